@@ -1,0 +1,56 @@
+"""The package's own errors: one clear line each, saying what was asked, what there is and what to do.
+
+Everything a user can mend is a :class:`UrstTilesError`; the command line turns it into one line on stderr and exit status 2.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "InputError",
+    "MemoryBudgetError",
+    "NetworkError",
+    "RunMismatchError",
+    "SourceError",
+    "StoreError",
+    "UrstTilesError",
+]
+
+
+class UrstTilesError(Exception):
+    """Base of every error raised on purpose by this package."""
+
+
+class InputError(UrstTilesError, ValueError):
+    """An argument is out of range or two arguments contradict each other."""
+
+
+class SourceError(UrstTilesError):
+    """A raster cannot be opened or a part of it cannot be read."""
+
+
+class NetworkError(UrstTilesError):
+    """Weights cannot be read or belong to another network, or a network's graph cannot be analysed."""
+
+
+class StoreError(UrstTilesError):
+    """A target cannot be created, opened or written."""
+
+
+class RunMismatchError(StoreError):
+    """The target holds a run with other settings than the ones asked for."""
+
+
+class MemoryBudgetError(UrstTilesError):
+    """No setting fits the memory budget; ``smallest`` is the smallest budget in bytes that works."""
+
+    def __init__(self, message: str, *, smallest: int) -> None:
+        super().__init__(message)
+        self.smallest = smallest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Keyword-only arguments do not survive Exception's own pickling, and Dask pickles what a task raises.
+        return (_rebuild_memory_error, (str(self), self.smallest))
+
+
+def _rebuild_memory_error(message: str, smallest: int) -> MemoryBudgetError:
+    return MemoryBudgetError(message, smallest=smallest)

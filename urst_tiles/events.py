@@ -1,0 +1,58 @@
+"""What a run tells its callbacks. Events are values; the library itself never prints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+__all__ = ["Callback", "Event", "PhaseStarted", "RunFinished", "RunStarted", "ShardFinished", "TilesFinished"]
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseStarted:
+    """A part of the run begins: "spool", "statistics", "shards", "pyramid" or "export"."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted:
+    shards: int
+    # all shards of the run
+    shards_done: int
+    # of these, done by an earlier run
+    pixels: int
+    # to produce, in all
+    pixels_done: int
+    # of these, done by an earlier run
+
+
+@dataclass(frozen=True, slots=True)
+class TilesFinished:
+    """Some windows of a shard went through the network."""
+
+    shard: int
+    pixels: int
+    # kept pixels among them
+
+
+@dataclass(frozen=True, slots=True)
+class ShardFinished:
+    shard: int
+    pixels: int
+    seconds_read: float
+    seconds_run: float
+    seconds_written: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFinished:
+    shards: int
+    # computed by this run
+    pixels: int
+    # produced by this run
+    seconds: float
+
+
+Event = PhaseStarted | RunStarted | TilesFinished | ShardFinished | RunFinished
+Callback = Callable[[Event], None]

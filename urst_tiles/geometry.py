@@ -1,0 +1,305 @@
+"""Windows, tiles and shards: the plan of a run, in integers only.
+
+One axis of a raster, with core = window - 2·halo::
+
+    raster   0---------------------------------------------------------W
+    cores    |  core 0  |  core 1  |  core 2  |  core 3  | core 4 (rest) |
+    window 1      [halo |  core 1  | halo]
+    window 0 |  core 0  | halo]                    clipped, never padded, at the raster's border
+    shards   |  shard 0 = cores 0..3                     | shard 1       |
+
+The grid of cores is fixed to the raster's origin. A region is a part of the raster: it has shards of its own, counted from the
+region's corner, but every tile keeps the window that the whole raster's grid gives it. That is why a region comes out byte for byte
+as the same part of the full result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+from urst_tiles.errors import InputError
+
+__all__ = ["SHARD_CORES", "Shard", "Tile", "TilePlan", "Window", "default_window", "plan_tiles"]
+
+SHARD_CORES = 4
+"""A shard is a block of SHARD_CORES x SHARD_CORES cores."""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Window:
+    """A rectangle of pixels, half-open: columns col_off … col_off + width − 1, rows row_off … row_off + height − 1."""
+
+    col_off: int
+    # first column, in pixels from the raster's left edge
+    row_off: int
+    # first row, in pixels from the raster's top edge
+    width: int
+    # in pixels, at least 1
+    height: int
+    # in pixels, at least 1
+
+    def __post_init__(self) -> None:
+        if self.col_off < 0 or self.row_off < 0 or self.width < 1 or self.height < 1:
+            raise InputError(f"a window needs offsets of at least 0 and sides of at least 1, not {self}")
+
+    def __str__(self) -> str:
+        return f"{self.col_off},{self.row_off},{self.width},{self.height}"
+
+    @property
+    def col_end(self) -> int:
+        return self.col_off + self.width
+
+    @property
+    def row_end(self) -> int:
+        return self.row_off + self.height
+
+    @property
+    def area(self) -> int:
+        """In pixels."""
+        return self.width * self.height
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """(rows, columns), to index an array whose first two axes are (y, x)."""
+        return slice(self.row_off, self.row_end), slice(self.col_off, self.col_end)
+
+    def intersect(self, other: Window) -> Window | None:
+        """The common part, or None where there is none."""
+        col, row = max(self.col_off, other.col_off), max(self.row_off, other.row_off)
+        width, height = min(self.col_end, other.col_end) - col, min(self.row_end, other.row_end) - row
+        return Window(col, row, width, height) if width > 0 and height > 0 else None
+
+    def contains(self, other: Window) -> bool:
+        return (
+            self.col_off <= other.col_off
+            and self.row_off <= other.row_off
+            and other.col_end <= self.col_end
+            and other.row_end <= self.row_end
+        )
+
+    def hull(self, other: Window) -> Window:
+        """The smallest window that holds both."""
+        col, row = min(self.col_off, other.col_off), min(self.row_off, other.row_off)
+        return Window(col, row, max(self.col_end, other.col_end) - col, max(self.row_end, other.row_end) - row)
+
+    def relative_to(self, origin: Window) -> Window:
+        """The same rectangle counted from the corner of ``origin``, which must not lie right of or below it."""
+        return Window(self.col_off - origin.col_off, self.row_off - origin.row_off, self.width, self.height)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """One window's work: the window that is read and run, and the core of it that is kept."""
+
+    index: int
+    # the tile's place in its shard, row-major
+    core: Window
+    # kept pixels, in raster coordinates
+    window: Window
+    # what the network sees, in raster coordinates
+
+    @property
+    def crop(self) -> Window:
+        """Where the core lies inside the window."""
+        return self.core.relative_to(self.window)
+
+
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """A block of cores: the unit of scheduling, reading and writing."""
+
+    index: int
+    # row-major over the plan's shards
+    row: int
+    # the shard's place in the store's grid of shards
+    col: int
+    core: Window
+    # the union of its tiles' cores, in raster coordinates
+    tiles: tuple[Tile, ...]
+    # row-major
+
+    @property
+    def window(self) -> Window:
+        """Everything the tiles read: the hull of their windows, in raster coordinates."""
+        first, last = self.tiles[0].window, self.tiles[-1].window
+        return first.hull(last)
+
+
+@dataclass(frozen=True, slots=True)
+class TilePlan(Sequence[Shard]):
+    """Shards of a raster or of a region of it. O(1): a shard is computed from its index.
+
+    Law: the cores of all tiles of all shards partition ``region`` exactly, and every window's origin is a multiple of ``stride``.
+    """
+
+    width: int
+    # of the raster, in pixels
+    height: int
+    window: int
+    # side of an unclipped window, in pixels
+    halo: int
+    # rim that is thrown away, in pixels, a multiple of stride
+    stride: int
+    # in pixels: the network commutes with shifts by it
+    region: Window
+    # the part of the raster that is produced
+
+    def __post_init__(self) -> None:
+        if self.width < 1 or self.height < 1:
+            raise InputError(f"a raster of {self.width} x {self.height} pixels has nothing to stylize")
+        if self.stride < 1 or self.halo < 0 or self.halo % self.stride or self.window % self.stride:
+            raise InputError(
+                f"window {self.window} and halo {self.halo} must be multiples of the network's stride {self.stride}"
+            )
+        if self.core < self.stride:
+            raise InputError(
+                f"window {self.window} leaves no core: the halo is {self.halo}. "
+                f"Use a window of {self.stride + 2 * self.halo} or larger"
+            )
+        if not Window(0, 0, self.width, self.height).contains(self.region):
+            raise InputError(
+                f"region {self.region} reaches outside the raster of {self.width} x {self.height} pixels; "
+                "give COL,ROW,WIDTH,HEIGHT inside it"
+            )
+
+    @property
+    def core(self) -> int:
+        """Side of an unclipped core, in pixels."""
+        return self.window - 2 * self.halo
+
+    @property
+    def shard(self) -> int:
+        """Side of an unclipped shard, in pixels."""
+        return SHARD_CORES * self.core
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of shards."""
+        return -(-self.region.height // self.shard), -(-self.region.width // self.shard)
+
+    def __len__(self) -> int:
+        rows, cols = self.grid
+        return rows * cols
+
+    @overload
+    def __getitem__(self, index: int) -> Shard: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Shard]: ...
+    def __getitem__(self, index: int | slice) -> Shard | Sequence[Shard]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        if index < 0:
+            index += len(self)
+        if not 0 <= index < len(self):
+            raise IndexError(f"shard {index} of {len(self)}")
+        row, col = divmod(index, self.grid[1])
+        side, region = self.shard, self.region
+        col_off, row_off = region.col_off + col * side, region.row_off + row * side
+        core = Window(
+            col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off)
+        )
+        return Shard(index, row, col, core, self._tiles(core))
+
+    def __iter__(self) -> Iterator[Shard]:
+        return (self[i] for i in range(len(self)))
+
+    def tiles_in(self, part: Window) -> tuple[Tile, ...]:
+        """The tiles of the raster's grid that touch ``part``, their cores clipped to it, row-major."""
+        return self._tiles(part)
+
+    @property
+    def tile_count(self) -> int:
+        """Windows that are run, over all shards; computed from the grid, without visiting the shards."""
+        cols = _touched(self.region.col_off, self.region.col_end, self.shard, self.core)
+        rows = _touched(self.region.row_off, self.region.row_end, self.shard, self.core)
+        return cols * rows
+
+    @property
+    def window_pixels(self) -> int:
+        """Pixels that go through the network, halos included."""
+        cols = self._axis_pixels(self.region.col_off, self.region.col_end, self.width)
+        rows = self._axis_pixels(self.region.row_off, self.region.row_end, self.height)
+        return cols * rows
+
+    @property
+    def overhead(self) -> float:
+        """Pixels run through the network per pixel kept, at least 1."""
+        return self.window_pixels / self.region.area
+
+    def _tiles(self, part: Window) -> tuple[Tile, ...]:
+        side = self.core
+        found: list[Tile] = []
+        for row in range(part.row_off // side, -(-part.row_end // side)):
+            for col in range(part.col_off // side, -(-part.col_end // side)):
+                cell = Window(col * side, row * side, side, side)
+                core = cell.intersect(part)
+                if core is not None:  # always so: the ranges above are the cells that touch the part
+                    found.append(Tile(len(found), core, self._window_of(cell)))
+        return tuple(found)
+
+    def _window_of(self, cell: Window) -> Window:
+        """The window of a cell of the grid: the cell and its halo, clipped at the raster's true borders."""
+        col, row = max(cell.col_off - self.halo, 0), max(cell.row_off - self.halo, 0)
+        return Window(
+            col,
+            row,
+            min(cell.col_end + self.halo, self.width) - col,
+            min(cell.row_end + self.halo, self.height) - row,
+        )
+
+    def _axis_pixels(self, start: int, end: int, length: int) -> int:
+        """Sum of the windows' sides along one axis, shard by shard. Only the first, second and last shards differ from the rest."""
+        side, shard = self.core, self.shard
+        shards = -(-(end - start) // shard)
+
+        def of_shard(index: int) -> int:
+            low, high = start + index * shard, min(start + (index + 1) * shard, end)
+            return sum(
+                min((cell + 1) * side + self.halo, length) - max(cell * side - self.halo, 0)
+                for cell in range(low // side, -(-high // side))
+            )
+
+        # Halos reach at most `reach` shards in from a border; all shards between are alike.
+        reach = 1 + -(-self.halo // shard)
+        if shards <= 2 * reach + 1:
+            return sum(of_shard(i) for i in range(shards))
+        middle = shards - 2 * reach
+        ends = sum(of_shard(i) for i in (*range(reach), *range(shards - reach, shards)))
+        return ends + middle * of_shard(reach)
+
+
+def _touched(start: int, end: int, shard: int, side: int) -> int:
+    """Cells touched by the shards of start … end along one axis, each shard counted by itself."""
+    full, rest = divmod(end - start, shard)
+    # Shards step by a whole number of cells, so every full shard touches the same number of them.
+    count = full * (-(-(start + shard) // side) - start // side)
+    if rest:
+        low = start + full * shard
+        count += -(-end // side) - low // side
+    return count
+
+
+def default_window(halo: int, stride: int, window: int = 1064) -> int:
+    """The window to use when none was asked for: ``window``, grown until the core is at least half of it.
+
+    A smaller core would run more than four pixels for every pixel kept.
+    """
+    needed = max(window, 4 * halo, 2 * halo + stride)
+    return -(-needed // stride) * stride
+
+
+def plan_tiles(
+    width: int, height: int, *, window: int, halo: int, stride: int, region: Window | None = None
+) -> TilePlan:
+    """Plan the windows of a raster.
+
+    Parameters are in pixels. ``window`` and ``halo`` must be multiples of ``stride``; ``region`` defaults to the whole raster.
+
+    Raises:
+        InputError: no core is left, a side is out of range, or the region reaches outside the raster.
+    """
+    if width < 1 or height < 1:
+        raise InputError(f"a raster of {width} x {height} pixels has nothing to stylize")
+    return TilePlan(width, height, window, halo, stride, region or Window(0, 0, width, height))
