@@ -1,0 +1,22 @@
+"""Errors survive the trip through a scheduler, which pickles them."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from urst_tiles import errors
+
+
+@pytest.mark.parametrize("name", [name for name in errors.__all__ if name != "MemoryBudgetError"])
+def test_errors_pickle(name: str) -> None:
+    error = pickle.loads(pickle.dumps(getattr(errors, name)("one line")))
+    assert isinstance(error, errors.UrstTilesError)
+    assert str(error) == "one line"
+
+
+def test_the_smallest_budget_survives_too() -> None:
+    error = pickle.loads(pickle.dumps(errors.MemoryBudgetError("too small", smallest=7)))
+    assert error.smallest == 7
+    assert str(error) == "too small"

@@ -1,0 +1,67 @@
+"""The laws of the design that need no network: 1 and 2 by property. The others stand beside what they speak of, see DESIGN.md."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from urst_tiles.geometry import TilePlan, Window, plan_tiles
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> TilePlan:
+    stride = draw(st.sampled_from([1, 2, 3, 4, 8, 16]))
+    halo = stride * draw(st.integers(0, 6))
+    window = 2 * halo + stride * draw(st.integers(1, 6))
+    width, height = draw(st.integers(1, 211)), draw(st.integers(1, 211))
+    region = None
+    if draw(st.booleans()):
+        col, row = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
+        region = Window(col, row, draw(st.integers(1, width - col)), draw(st.integers(1, height - row)))
+    return plan_tiles(width, height, window=window, halo=halo, stride=stride, region=region)
+
+
+@given(plans())
+@settings(max_examples=300, deadline=None)
+def test_law_1_cores_partition_the_region(plan: TilePlan) -> None:
+    seen = np.zeros((plan.height, plan.width), np.uint8)
+    for index, shard in enumerate(plan):
+        assert shard == plan[index]
+        of_shard = np.zeros_like(seen)
+        for tile in shard.tiles:
+            seen[tile.core.slices] += 1
+            of_shard[tile.core.slices] += 1
+        assert of_shard[shard.core.slices].all()
+        assert of_shard.sum() == shard.core.area
+    expected = np.zeros_like(seen)
+    expected[plan.region.slices] = 1
+    assert (seen == expected).all()
+
+
+@given(plans())
+@settings(max_examples=300, deadline=None)
+def test_law_2_windows_start_on_the_stride_and_are_clipped_only_at_borders(plan: TilePlan) -> None:
+    raster = Window(0, 0, plan.width, plan.height)
+    for shard in plan:
+        for tile in shard.tiles:
+            window, core = tile.window, tile.core
+            assert window.col_off % plan.stride == window.row_off % plan.stride == 0
+            assert raster.contains(window)
+            assert window.contains(core)
+            assert shard.window.contains(window)
+            # The halo is all there, or the raster ends.
+            assert window.col_off == 0 or core.col_off - window.col_off >= plan.halo
+            assert window.row_off == 0 or core.row_off - window.row_off >= plan.halo
+            assert window.col_end == plan.width or window.col_end - core.col_end >= plan.halo
+            assert window.row_end == plan.height or window.row_end - core.row_end >= plan.halo
+            assert window.width <= plan.window
+            assert window.height <= plan.window
+
+
+@given(plans())
+@settings(max_examples=300, deadline=None)
+def test_counts_are_those_of_the_shards(plan: TilePlan) -> None:
+    tiles = [tile for shard in plan for tile in shard.tiles]
+    assert plan.tile_count == len(tiles)
+    assert plan.window_pixels == sum(tile.window.area for tile in tiles)

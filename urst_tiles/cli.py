@@ -1,0 +1,263 @@
+"""The command line: arguments in, one call, a report out. Defaults are those of the functions it calls."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from urst_tiles import __version__
+from urst_tiles.errors import InputError, UrstTilesError
+from urst_tiles.options import DEFAULT_WINDOW, RunOptions
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="urst-tiles",
+    help="Run style-transfer networks over rasters too large for memory.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_DEFAULTS = RunOptions()
+
+Input = Annotated[str, typer.Argument(metavar="INPUT", help="Raster: anything libvips reads, or a Zarr/OME-Zarr store.")]
+Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Result: .zarr, or .tif/.tiff/.btf.")]
+Network = Annotated[str | None, typer.Option("--network", help="Method of the network, with --weights: johnson, identity.")]
+Weights = Annotated[Path | None, typer.Option("--weights", help="The network's published weights file.")]
+Style = Annotated[str | None, typer.Option("--style", help="A shipped style, instead of --network.")]
+WindowSide = Annotated[
+    int | None,
+    typer.Option("--window", help=f"Side of a window in px. [default: {DEFAULT_WINDOW}, fitted to halo and memory]"),
+]
+Halo = Annotated[int | None, typer.Option("--halo", help="Rim thrown away in px. [default: derived from the network]")]
+Region = Annotated[
+    str | None, typer.Option("--region", metavar="COL,ROW,WIDTH,HEIGHT", help="Only this part, with the whole raster's statistics.")
+]
+Thumbnail = Annotated[int, typer.Option("--thumbnail", help="Short side in px of the thumbnail that statistics come from.")]
+Batch = Annotated[int | None, typer.Option("--batch", help="Windows a call. [default: 1 on a CPU, 8 on a GPU]")]
+Memory = Annotated[str | None, typer.Option("--memory", help="Budget for the process, like 2GiB. [default: none]")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option("--precision", help="Of the arithmetic.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+
+
+def _version(show: bool) -> None:
+    if show:
+        typer.echo(f"urst-tiles {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[  # noqa: ARG001
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+) -> None:
+    """Common options."""
+
+
+@app.command("stylize")
+def stylize_command(
+    source: Input,
+    target: Output,
+    network: Network = None,
+    weights: Weights = None,
+    style: Style = None,
+    window: WindowSide = _DEFAULTS.window,
+    halo: Halo = _DEFAULTS.halo,
+    region: Region = None,
+    thumbnail: Thumbnail = _DEFAULTS.thumbnail,
+    batch: Batch = _DEFAULTS.batch,
+    memory: Memory = None,
+    device: Device = _DEFAULTS.device,
+    precision: Precision = _DEFAULTS.precision,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target or an unfinished run.")] = False,
+    keep_store: Annotated[bool, typer.Option("--keep-store", help="Keep the OME-Zarr a TIFF is made from.")] = False,
+    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Stylize a raster of any size. An interrupted run goes on when the same command is given again."""
+    from urst_tiles.progress import ProgressBar
+    from urst_tiles.reports import run_report_text
+    from urst_tiles.stylizing import stylize
+
+    chosen = _network(network, weights, style)
+    with ProgressBar(quiet=quiet) as bar, _client(scheduler) as client:
+        report = stylize(
+            source,
+            target,
+            network=chosen,
+            client=client,
+            overwrite=overwrite,
+            keep_store=keep_store,
+            callbacks=(bar,),
+            window=window,
+            halo=halo,
+            region=region,
+            thumbnail=thumbnail,
+            batch=batch,
+            memory=memory,
+            device=device,
+            precision=precision,
+        )
+    _print(report.to_json() if as_json else run_report_text(report), quiet=quiet and not as_json)
+
+
+@app.command("plan")
+def plan_command(
+    source: Input,
+    target: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="Counts the export of a TIFF.")] = None,
+    network: Network = None,
+    weights: Weights = None,
+    style: Style = None,
+    window: WindowSide = _DEFAULTS.window,
+    halo: Halo = _DEFAULTS.halo,
+    region: Region = None,
+    thumbnail: Thumbnail = _DEFAULTS.thumbnail,
+    batch: Batch = _DEFAULTS.batch,
+    memory: Memory = None,
+    device: Device = _DEFAULTS.device,
+    precision: Precision = _DEFAULTS.precision,
+    as_json: AsJson = False,
+) -> None:
+    """Print windows, shards, memory, disk and time of a run; touches no pixel."""
+    from urst_tiles.planning import plan
+    from urst_tiles.reports import plan_text
+
+    planned = plan(
+        source,
+        _network(network, weights, style),
+        target=target,
+        window=window,
+        halo=halo,
+        region=region,
+        thumbnail=thumbnail,
+        batch=batch,
+        memory=memory,
+        device=device,
+        precision=precision,
+    )
+    _print(planned.to_json() if as_json else plan_text(planned))
+
+
+@app.command("info")
+def info_command(
+    path: Annotated[str, typer.Argument(metavar="PATH", help="A raster, a store or a result.")],
+    as_json: AsJson = False,
+) -> None:
+    """Describe a source or a result."""
+    from urst_tiles.reports import describe, info_text
+
+    facts = describe(path)
+    _print(facts if as_json else info_text(facts))
+
+
+@app.command("demo")
+def demo_command(
+    folder: Annotated[Path, typer.Argument(help="Where to put the raster, the result and the preview.")] = Path("urst-demo"),
+    megapixels: Annotated[float, typer.Option("--megapixels", help="Size of the raster that is made.")] = 4.0,
+    weights: Weights = None,
+    style: Style = None,
+    quiet: Quiet = False,
+) -> None:
+    """Make a raster, stylize it and write a preview PNG to look at."""
+    from urst_tiles.demo import run_demo
+    from urst_tiles.progress import ProgressBar
+
+    with ProgressBar(quiet=quiet) as bar:
+        text = run_demo(
+            folder, megapixels=megapixels, network=_demo_network(weights, style), callbacks=(bar,)
+        )
+    _print(text)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Entry point: one line on stderr and exit status 2 for what the user can mend, 1 for the rest, 130 for Ctrl-C."""
+    words = sys.argv[1:] if arguments is None else arguments
+    debug = "--debug" in words
+    try:
+        app(words, standalone_mode=False)
+    except UrstTilesError as error:
+        _fail(f"error: {_one_line(error)}", 2, debug=debug)
+    except KeyboardInterrupt:
+        _fail("interrupted; the same command goes on where it stopped", 130, debug=debug)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except Exception as error:  # noqa: BLE001 - the last resort of a program: whatever it is, the user gets one line
+        _fail_unexpected(error, debug=debug)
+
+
+def _fail_unexpected(error: Exception, *, debug: bool) -> None:
+    # What the argument parser raises knows how to show itself and carries its own exit status.
+    show = getattr(error, "show", None)
+    if callable(show):
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+    if type(error).__name__ == "Abort":
+        _fail("interrupted; the same command goes on where it stopped", 130, debug=debug)
+    _fail(f"error: {type(error).__name__}: {_one_line(error)} (--debug shows where)", 1, debug=debug)
+
+
+def _fail(line: str, status: int, *, debug: bool) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    typer.echo(line, err=True)
+    sys.exit(status)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _network(network: str | None, weights: Path | None, style: str | None) -> Any:
+    from urst_tiles.networks import load_network
+    from urst_tiles.styles import load_style
+
+    if style is not None and network is None and weights is None:
+        return load_style(style)
+    if network is not None and style is None:
+        return load_network(network, weights)
+    raise InputError("give a network and its weights (--network johnson --weights FILE) or a shipped style (--style NAME)")
+
+
+def _demo_network(weights: Path | None, style: str | None) -> Any:
+    from urst_tiles.networks import load_network
+    from urst_tiles.styles import load_style
+
+    if weights is not None:
+        return load_network("johnson", weights)
+    return None if style is None else load_style(style)
+
+
+def _client(scheduler: str | None) -> Any:
+    import contextlib
+
+    if scheduler is None:
+        return contextlib.nullcontext()
+    from distributed import Client
+
+    try:
+        return Client(scheduler, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise InputError(f"no Dask scheduler answers at {scheduler}; check the address and that it runs") from error
+
+
+def _print(what: str | dict[str, Any], *, quiet: bool = False) -> None:
+    if quiet:
+        return
+    typer.echo(json.dumps(what, indent=2, default=str) if isinstance(what, dict) else what)

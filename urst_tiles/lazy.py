@@ -1,0 +1,105 @@
+"""stylize_array(): the result as a lazy Dask array; a block asked for costs that block and nothing else."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import TYPE_CHECKING, Any, Unpack
+
+import numpy as np
+
+from urst_tiles.engines.base import Engine
+from urst_tiles.geometry import TilePlan, Window
+from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
+from urst_tiles.options import RunKeywords, RunOptions
+from urst_tiles.planning import plan_run
+from urst_tiles.shards import run_tiles, to_rgb
+from urst_tiles.sources import open_source
+from urst_tiles.sources.base import Pixels, Source
+from urst_tiles.statistics import Statistics, collect_statistics
+
+if TYPE_CHECKING:
+    import dask.array
+
+__all__ = ["stylize_array"]
+
+
+def stylize_array(
+    source: object,
+    network: StyleNetwork,
+    *,
+    statistics: Statistics | None = None,
+    **options: Unpack[RunKeywords],
+) -> dask.array.Array:
+    """The stylized raster as a Dask array (height, width, 3 or 4) of the source's dtype, one chunk a core.
+
+    The thumbnail is read and its statistics are collected now; windows are read and run when chunks are computed. A slice computes the
+    windows it touches and equals the same part of the full result.
+
+    Parameters:
+        source: a path, URL, NumPy, Zarr or Dask array, or a Source.
+        network: from :func:`~urst_tiles.load_network` or :func:`~urst_tiles.load_style`.
+        statistics: used instead of the thumbnail's.
+        options: see :class:`~urst_tiles.options.RunOptions`.
+
+    Raises:
+        UrstTilesError: with one clear line. A window that cannot be read raises when its chunk is computed.
+    """
+    import dask.array as da
+
+    wanted = RunOptions(**options)
+    raster = open_source(source)
+    tiles = plan_run(raster, network, wanted, target=None, time_it=False).tiles
+    if statistics is None:
+        statistics = collect_statistics(network, to_rgb(raster.thumbnail(wanted.thumbnail), raster.info))
+    runner = _BlockRunner(raster, network.freeze(statistics), tiles, wanted.device, wanted.precision)
+    region, bands = tiles.region, 3 + raster.info.alpha
+    return da.map_blocks(
+        runner,
+        chunks=(_chunks(region.height, tiles.core), _chunks(region.width, tiles.core), (bands,)),
+        dtype=np.dtype(raster.info.dtype),
+        meta=np.empty((0, 0, 0), dtype=raster.info.dtype),
+        # The array is what these objects are now: a name of its own keeps Dask from hashing the weights.
+        name=f"stylize-{uuid.uuid4().hex}",
+    )
+
+
+def _chunks(length: int, side: int) -> tuple[int, ...]:
+    full, rest = divmod(length, side)
+    return (side,) * full + ((rest,) if rest else ())
+
+
+class _BlockRunner:
+    """Computes one chunk. Pickles as its parts; the engine is made where it runs, once, and used by one thread at a time."""
+
+    def __init__(
+        self, source: Source, network: FrozenNetwork, tiles: TilePlan, device: str, precision: Any
+    ) -> None:
+        self._parts = (source, network, tiles, device, precision)
+        self._lock = threading.Lock()
+        self._engine: Engine | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_BlockRunner, self._parts)
+
+    def __call__(self, *, block_info: dict[Any, Any] | None = None) -> Pixels:
+        source, _, tiles, _, _ = self._parts
+        if block_info is None:
+            return np.empty((0, 0, 0), dtype=source.info.dtype)
+        (row, row_end), (col, col_end), _ = block_info[None]["array-location"]
+        region = tiles.region
+        core = Window(region.col_off + col, region.row_off + row, col_end - col, row_end - row)
+        parts = tiles.tiles_in(core)
+        window = parts[0].window.hull(parts[-1].window)
+        block = source.read(window)
+        picture = run_tiles(parts, core, block, window, source.info, self._made_engine(), 1, self._lock)
+        return np.ascontiguousarray(picture.transpose(1, 2, 0))
+
+    def _made_engine(self) -> Engine:
+        from urst_tiles.engines.torch import TorchEngine
+
+        _, network, _, device, precision = self._parts
+        with self._lock:
+            if self._engine is None:
+                self._engine = TorchEngine(network, device=device, precision=precision)
+            return self._engine

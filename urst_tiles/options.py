@@ -1,0 +1,92 @@
+"""What can be chosen about a run: one place for names, defaults and ranges, shared by Python and the command line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypedDict
+
+from urst_tiles.errors import InputError
+from urst_tiles.geometry import Window
+from urst_tiles.memory import format_bytes, parse_bytes
+
+__all__ = ["DEFAULT_WINDOW", "RunKeywords", "RunOptions"]
+
+DEFAULT_WINDOW = 1064
+"""Side of a window, in pixels: the paper's."""
+
+
+class RunKeywords(TypedDict, total=False):
+    """The fields of :class:`RunOptions`, as keyword arguments of ``plan``, ``stylize`` and ``stylize_array``."""
+
+    window: int | None
+    halo: int | None
+    region: Window | tuple[int, int, int, int] | str | None
+    thumbnail: int
+    batch: int | None
+    memory: int | str | None
+    device: str
+    precision: Literal["float32", "bfloat16", "float16"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """Raises InputError when a value is out of range."""
+
+    window: int | None = None
+    # side of a window, in pixels; None: 1064, grown or shrunk as the network's halo and the memory budget ask
+    halo: int | None = None
+    # in pixels; None: derived from the network's graph. Less than that leaves seams
+    region: Window | tuple[int, int, int, int] | str | None = None
+    # the part to produce, (col_off, row_off, width, height) or "COL,ROW,WIDTH,HEIGHT"; None: all of it
+    thumbnail: int = 1024
+    # short side of the thumbnail that the statistics come from, in pixels
+    batch: int | None = None
+    # windows a call of the network; None: 1 on a CPU, 8 on a GPU
+    memory: int | str | None = None
+    # budget for the process, in bytes or like "2GiB"; None: no limit, the estimate is only reported
+    device: str = "auto"
+    # "auto", "cpu", "cuda" or "cuda:N"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    # of the network's arithmetic
+
+    def __post_init__(self) -> None:
+        for name, least in (("window", 1), ("halo", 0), ("thumbnail", 16), ("batch", 1)):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+                raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+        if self.precision not in ("float32", "bfloat16", "float16"):
+            raise InputError(f"precision {self.precision!r} is unknown; use float32, bfloat16 or float16")
+        object.__setattr__(self, "region", parse_region(self.region))
+        if isinstance(self.memory, str):
+            object.__setattr__(self, "memory", parse_bytes(self.memory))
+        if self.memory is not None and self.budget is not None and self.budget < 1:
+            raise InputError(f"a memory budget of {format_bytes(self.budget)} is no budget")
+
+    @property
+    def part(self) -> Window | None:
+        """The region as a window."""
+        return self.region if isinstance(self.region, Window) else None
+
+    @property
+    def budget(self) -> int | None:
+        """The memory budget in bytes."""
+        return self.memory if isinstance(self.memory, int) else None
+
+
+def parse_region(region: Window | tuple[int, int, int, int] | str | None) -> Window | None:
+    """A window from any of the ways to write one.
+
+    Raises:
+        InputError: it is not four whole numbers, or a side is below 1.
+    """
+    if region is None or isinstance(region, Window):
+        return region
+    try:
+        numbers = [int(part) for part in (region.split(",") if isinstance(region, str) else region)]
+        if len(numbers) != 4:
+            raise ValueError
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            f"region {region!r} is not COL,ROW,WIDTH,HEIGHT: four whole numbers in pixels, like 2000,1500,800,600"
+        ) from error
+    return Window(*numbers)

@@ -1,0 +1,354 @@
+"""Ask before spending: windows, shards, memory, disk and time of a run, without touching a pixel of the source."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import psutil
+
+from urst_tiles.engines.torch import TorchEngine, choose_device
+from urst_tiles.errors import InputError, MemoryBudgetError
+from urst_tiles.geometry import TilePlan, default_window, plan_tiles
+from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase, format_bytes
+from urst_tiles.networks.base import StyleNetwork
+from urst_tiles.networks.footprint import parameter_bytes, peak_activation_bytes
+from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
+from urst_tiles.sources import open_source
+from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.spool import spool_bytes
+from urst_tiles.statistics import DEFAULT_MAX_PIXELS, neutral_statistics
+from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, target_kind, write_bytes
+from urst_tiles.stores.base import StoreLayout
+
+
+
+
+__all__ = ["RunPlan", "plan", "plan_run", "store_layout"]
+
+_MIB = 2**20
+# What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what is resident
+# after their import. Measured by benchmarks/memory.py, rounded up.
+_RUNNING = 96 * _MIB
+_LEAST_RUNTIME = 256 * _MIB
+
+
+@dataclass(frozen=True, slots=True)
+class RunPlan:
+    """A run before it starts."""
+
+    source: RasterInfo
+    network: str
+    tiles: TilePlan
+    batch: int
+    # windows a call of the network
+    in_flight: int
+    # shards a worker holds at a time
+    thumbnail: tuple[int, int]
+    # (width, height) of the thumbnail
+    memory: MemoryEstimate
+    budget: int | None
+    # in bytes
+    disk: tuple[MemoryPart, ...]
+    # at most, before compression
+    seconds: float | None
+    # estimated from a short trial of the network on this machine; None when not tried
+    notes: tuple[str, ...]
+    # what was changed or should be known, one sentence each
+
+    def to_json(self) -> dict[str, Any]:
+        tiles, rows_cols = self.tiles, self.tiles.grid
+        return {
+            "source": {
+                name: value
+                for name, value in dataclasses.asdict(self.source).items()
+                if name not in ("icc_profile", "notes")
+            },
+            "network": self.network,
+            "width": tiles.region.width,
+            "height": tiles.region.height,
+            "region": [tiles.region.col_off, tiles.region.row_off, tiles.region.width, tiles.region.height],
+            "window": tiles.window,
+            "halo": tiles.halo,
+            "stride": tiles.stride,
+            "core": tiles.core,
+            "shards": len(tiles),
+            "shard_grid": {"rows": rows_cols[0], "cols": rows_cols[1]},
+            "windows": tiles.tile_count,
+            "overhead": round(tiles.overhead, 4),
+            "batch": self.batch,
+            "in_flight": self.in_flight,
+            "thumbnail": list(self.thumbnail),
+            "memory": {
+                "bytes": self.memory.bytes,
+                "budget": self.budget,
+                "phases": {
+                    phase.name: {part.name: part.bytes for part in phase.parts} for phase in self.memory.phases
+                },
+            },
+            "disk": {part.name: part.bytes for part in self.disk},
+            "seconds": self.seconds,
+            "notes": list(self.notes),
+        }
+
+
+def plan(
+    source: object,
+    network: StyleNetwork,
+    *,
+    target: str | Path | None = None,
+    time_it: bool = True,
+    **options: Unpack[RunKeywords],
+) -> RunPlan:
+    """Plan a run; touches no pixel of the source.
+
+    Parameters:
+        source: a path, URL, array or Source.
+        target: decides whether the export of a TIFF is counted.
+        time_it: try the network on a small random picture to estimate the time.
+        options: see :class:`~urst_tiles.options.RunOptions`.
+
+    Raises:
+        SourceError, InputError: the raster cannot be opened, or an option is out of range.
+        MemoryBudgetError: nothing fits the budget; it names the smallest that works.
+    """
+    return plan_run(open_source(source), network, RunOptions(**options), target=target, time_it=time_it)
+
+
+def plan_run(
+    source: Source, network: StyleNetwork, options: RunOptions, *, target: str | Path | None, time_it: bool
+) -> RunPlan:
+    """:func:`plan`, from values that are checked already."""
+    info = source.info
+    export = target is not None and target_kind(target) == "bigtiff"
+    smallest: int | None = None
+    for tiles, batch, in_flight in _candidates(info, network, options):
+        memory = _estimate(source, network, options, tiles, batch, in_flight, export=export)
+        if options.budget is None or memory.bytes <= options.budget:
+            break
+        smallest = memory.bytes if smallest is None else min(smallest, memory.bytes)
+    else:
+        needed = smallest or 0
+        raise MemoryBudgetError(
+            f"a budget of {format_bytes(options.budget or 0)} is too small; the smallest that works here is "
+            f"{-(-needed // _MIB)} MiB (--memory {-(-needed // _MIB)}MiB)",
+            smallest=-(-needed // _MIB) * _MIB,
+        )
+    return RunPlan(
+        source=info,
+        network=network.name,
+        tiles=tiles,
+        batch=batch,
+        in_flight=in_flight,
+        thumbnail=_thumbnail_size(info, options.thumbnail),
+        memory=memory,
+        budget=options.budget,
+        disk=_disk(info, tiles, export=export),
+        seconds=_estimated_seconds(network, options, tiles) if time_it else None,
+        notes=_notes(info, network, options, tiles),
+    )
+
+
+def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayout:
+    """The store that a plan writes."""
+    return StoreLayout(
+        width=tiles.region.width,
+        height=tiles.region.height,
+        bands=4 if info.alpha else 3,
+        dtype=info.dtype,
+        chunk=tiles.core,
+        shard=tiles.shard,
+        icc_profile=info.icc_profile if info.colour == "rgb" else None,
+        resolution=info.resolution,
+        name=name,
+    )
+
+
+def _candidates(
+    info: RasterInfo, network: StyleNetwork, options: RunOptions
+) -> Iterator[tuple[TilePlan, int, int]]:
+    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then smaller windows."""
+    batch = options.batch or (1 if choose_device(options.device).type == "cpu" else 8)
+    windows = list(_windows(network, options))
+    for position, window in enumerate(windows):
+        tiles = plan_tiles(
+            info.width, info.height, window=window, halo=_halo(network, options), stride=network.stride, region=options.part
+        )
+        if position == 0:
+            yield tiles, batch, 2
+            yield tiles, batch, 1
+            smaller = batch // 2
+            while options.batch is None and smaller >= 1:
+                yield tiles, smaller, 1
+                smaller //= 2
+        else:
+            yield tiles, options.batch or 1, 1
+
+
+def _halo(network: StyleNetwork, options: RunOptions) -> int:
+    if options.halo is None:
+        return network.halo
+    return -(-options.halo // network.stride) * network.stride
+
+
+def _windows(network: StyleNetwork, options: RunOptions) -> Iterator[int]:
+    halo, stride = _halo(network, options), network.stride
+    if options.window is not None:
+        window = options.window // stride * stride
+        if window < 2 * halo + stride:
+            raise InputError(
+                f"window {options.window} leaves no core: this network's halo is {halo} ({network.name}). "
+                f"Use --window {default_window(halo, stride, 2 * halo + stride)} or larger"
+            )
+        yield window
+        return
+    window = default_window(halo, stride, DEFAULT_WINDOW)
+    yield window
+    if options.budget is not None:
+        least = default_window(halo, stride, max(4 * halo, 128))
+        for share in (0.75, 0.5, 0.35, 0.25):
+            smaller = int(window * share) // stride * stride
+            if smaller > least:
+                yield smaller
+        if least < window:
+            yield least
+
+
+def _thumbnail_size(info: RasterInfo, short_side: int) -> tuple[int, int]:
+    scale = min(1.0, short_side / min(info.width, info.height))
+    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
+
+
+def _estimate(
+    source: Source,
+    network: StyleNetwork,
+    options: RunOptions,
+    tiles: TilePlan,
+    batch: int,
+    in_flight: int,
+    *,
+    export: bool,
+) -> MemoryEstimate:
+    info = source.info
+    layout = store_layout(info, tiles)
+    runtime = (
+        MemoryPart(
+            "runtime",
+            max(psutil.Process().memory_info().rss, _LEAST_RUNTIME) + _RUNNING,
+            f"this process now, and {_RUNNING // _MIB} MiB for threads and caches",
+        ),
+        MemoryPart("network", 2 * parameter_bytes(network.module), "weights, as loaded and frozen"),
+    )
+    phases = [
+        MemoryPhase("statistics", runtime + _statistics_parts(source, network, options)),
+        MemoryPhase("shards", runtime + _shard_parts(source, network, tiles, layout, batch, in_flight)),
+        MemoryPhase("pyramid", (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"))),
+    ]
+    if export:
+        part = MemoryPart("export", bigtiff_bytes(layout), "rows of tiles read, compressed and written")
+        phases.append(MemoryPhase("export", (*runtime, part)))
+    return MemoryEstimate(tuple(phases))
+
+
+def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions) -> tuple[MemoryPart, ...]:
+    width, height = _thumbnail_size(source.info, options.thumbnail)
+    pixels = min(width * height, DEFAULT_MAX_PIXELS)
+    side = int(pixels**0.5)
+    return (
+        MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
+        MemoryPart(
+            "activations",
+            peak_activation_bytes(network.module, side, -(-pixels // side)),
+            f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
+        ),
+        MemoryPart("source", source.cache_bytes(source.info.width), "the reader's cache"),
+    )
+
+
+def _shard_parts(
+    source: Source, network: StyleNetwork, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
+) -> tuple[MemoryPart, ...]:
+    info = source.info
+    item = np.dtype(info.dtype).itemsize
+    side_x, side_y = min(tiles.window, info.width), min(tiles.window, info.height)
+    read_x = min(tiles.shard + 2 * tiles.halo + tiles.core, info.width)
+    read_y = min(tiles.shard + 2 * tiles.halo + tiles.core, info.height)
+    if not _off_grid(tiles):
+        read_x, read_y = min(tiles.shard + 2 * tiles.halo, info.width), min(tiles.shard + 2 * tiles.halo, info.height)
+    out_x, out_y = min(tiles.shard, layout.width), min(tiles.shard, layout.height)
+    block, out = read_x * read_y * info.bytes_per_pixel, out_x * out_y * layout.bands * item
+    frozen = network.freeze(neutral_statistics(network))
+    return (
+        MemoryPart(
+            "activations",
+            batch * peak_activation_bytes(frozen, side_y, side_x),
+            f"the frozen network on {batch} x {side_x} x {side_y} px",
+        ),
+        MemoryPart(
+            "windows",
+            batch * side_x * side_y * 3 * (item + item + 4),
+            f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + 4 rounding) bytes",
+        ),
+        MemoryPart(
+            "shards in flight",
+            in_flight * (block + out),
+            f"{in_flight} x ({read_x} x {read_y} px x {info.bytes_per_pixel} read "
+            f"+ {out_x} x {out_y} px x {layout.bands * item} kept)",
+        ),
+        MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
+        MemoryPart("source", in_flight * source.cache_bytes(read_x), f"{in_flight} readers' caches"),
+    )
+
+
+def _off_grid(tiles: TilePlan) -> bool:
+    return bool(tiles.region.col_off % tiles.core or tiles.region.row_off % tiles.core)
+
+
+def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPart, ...]:
+    size = tiles.region.area * (4 if info.alpha else 3) * np.dtype(info.dtype).itemsize
+    parts = [MemoryPart("store", size, "every pixel, before compression"), MemoryPart("pyramid", size // 3, "a third of it")]
+    if export:
+        parts.append(MemoryPart("tiff", size + size // 3, "the same again, before compression"))
+    if not info.random_access:
+        parts.append(MemoryPart("spool", spool_bytes(info), f"{info.format} cannot be read at random: an unpacked copy"))
+    return tuple(parts)
+
+
+def _estimated_seconds(network: StyleNetwork, options: RunOptions, tiles: TilePlan) -> float:
+    """From the network's speed on a small random picture, times the pixels it will run."""
+    engine = TorchEngine(
+        network.freeze(neutral_statistics(network)), device=options.device, precision=options.precision
+    )
+    side = max(network.minimum, 256 // network.stride * network.stride)
+    picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
+    engine.run(picture)
+    best = min(_seconds_of(engine, picture) for _ in range(3))
+    return best / side**2 * tiles.window_pixels
+
+
+def _seconds_of(engine: TorchEngine, picture: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
+    started = time.perf_counter()
+    engine.run(picture)
+    return time.perf_counter() - started
+
+
+def _notes(info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: TilePlan) -> tuple[str, ...]:
+    notes = list(info.notes)
+    if options.window is None and tiles.window > DEFAULT_WINDOW:
+        notes.append(f"the window grew from {DEFAULT_WINDOW} to {tiles.window} px: the halo is {tiles.halo}")
+    if options.window is None and tiles.window < default_window(tiles.halo, tiles.stride, DEFAULT_WINDOW):
+        notes.append(f"the window shrank to {tiles.window} px to fit the memory budget")
+    if options.window is not None and tiles.window != options.window:
+        notes.append(f"the window is {tiles.window} px: {options.window} is no multiple of the stride {tiles.stride}")
+    if options.halo is not None and tiles.halo != options.halo:
+        notes.append(f"the halo is {tiles.halo} px: {options.halo} is no multiple of the stride {tiles.stride}")
+    if tiles.halo < network.halo:
+        notes.append(f"a halo of {tiles.halo} px is less than this network needs ({network.halo}): seams will show")
+    if not info.random_access:
+        notes.append(f"{info.format} cannot be read at random: it is unpacked once to a scratch file first")
+    return tuple(notes)

@@ -1,0 +1,227 @@
+"""The steps of a run, each a function, in the order :func:`~urst_tiles.stylize` calls them."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import threading
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
+
+from urst_tiles import __version__
+from urst_tiles.errors import RunMismatchError
+from urst_tiles.events import Callback, Event, PhaseStarted, RunStarted, ShardFinished, TilesFinished
+from urst_tiles.ledger import Ledger, Record
+from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
+from urst_tiles.options import RunOptions
+from urst_tiles.planning import RunPlan, store_layout
+from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run
+from urst_tiles.scheduling import ShardJob, local_client, run_shards
+from urst_tiles.shards import ShardReport, to_rgb
+from urst_tiles.sources.base import Source
+from urst_tiles.sources.spool import spool
+from urst_tiles.statistics import Statistics, collect_statistics
+from urst_tiles.stores import OmeZarrStore, build_pyramid
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["Run", "begin", "make_pyramid", "make_record", "make_shards", "teller"]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run whose store exists."""
+
+    source: Source
+    # read from: the raster itself, or its unpacked copy
+    plan: RunPlan
+    options: RunOptions
+    folder: RunFolder
+    record: RunRecord
+    frozen: FrozenNetwork
+    statistics: Statistics
+    store: OmeZarrStore
+    resumed: bool
+
+
+def make_record(
+    source: Source, network: StyleNetwork, plan: RunPlan, options: RunOptions, statistics: Statistics | None
+) -> RunRecord:
+    """What decides the pixels of a run, before it starts."""
+    tiles = plan.tiles
+    settings = {
+        "source": raster_settings(source),
+        "network": {"name": network.name, "weights": network.weights_hash},
+        "geometry": {
+            "window": tiles.window,
+            "halo": tiles.halo,
+            "stride": tiles.stride,
+            "region": str(tiles.region),
+        },
+        "statistics": statistics.hash() if statistics is not None else f"thumbnail {options.thumbnail}",
+        "precision": options.precision,
+    }
+    libraries = ("torch", "zarr", "tifffile", "pyvips", "dask", "numpy")
+    versions = {"urst-tiles": __version__, "python": platform.python_version()}
+    return RunRecord(settings, source.fingerprint(), versions | {name: version(name) for name in libraries})
+
+
+def begin(
+    source: Source,
+    network: StyleNetwork,
+    plan: RunPlan,
+    options: RunOptions,
+    folder: RunFolder,
+    record: RunRecord,
+    statistics: Statistics | None,
+    tell: Callback,
+    *,
+    resume: bool,
+) -> Run:
+    """Collect the statistics and create the store, or take both up from an interrupted run.
+
+    When this fails for a new run, nothing is left behind.
+    """
+    with _removed_on_error(folder, keep=resume):
+        readable = source
+        if not source.info.random_access:
+            tell(PhaseStarted("spool"))
+            folder.spool.mkdir(exist_ok=True)
+            readable = spool(source, folder.spool)
+        if resume:
+            used = Statistics.load(folder.statistics)
+        else:
+            tell(PhaseStarted("statistics"))
+            used = statistics if statistics is not None else _statistics(readable, network, options)
+        frozen = network.freeze(used)
+        store = _store(folder, readable, plan, record, used, resume=resume)
+    return Run(readable, plan, options, folder, record, frozen, used, store, resume)
+
+
+def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback) -> list[ShardReport]:
+    """Compute every shard that the ledger does not hold; returns the reports of those computed now."""
+    tiles = run.plan.tiles
+    if run.resumed:
+        _check_resumed(run, ledger)
+    todo = [index for index in range(len(tiles)) if (0, index) not in ledger]
+    missing = sum(tiles[index].core.area for index in todo)
+    tell(RunStarted(len(tiles), len(tiles) - len(todo), tiles.region.area, tiles.region.area - missing))
+    reports: list[ShardReport] = []
+
+    def on_report(report: ShardReport) -> None:
+        ledger.add(Record(0, report.index, report.source_crc, report.target_crc))
+        reports.append(report)
+        tell(
+            ShardFinished(
+                report.index, report.pixels, report.seconds_read, report.seconds_run, report.seconds_written
+            )
+        )
+
+    job = ShardJob(
+        plan=tiles,
+        source=run.source,
+        store=run.store,
+        network=run.frozen,
+        batch=run.plan.batch,
+        device=run.options.device,
+        precision=run.options.precision,
+    )
+    if todo:
+        with contextlib.nullcontext(client) if client is not None else local_client(run.plan.in_flight) as chosen:
+            run_shards(
+                job,
+                todo,
+                client=chosen,
+                in_flight=run.plan.in_flight if client is None else _room(chosen),
+                on_report=on_report,
+                on_tiles=lambda shard, pixels: tell(TilesFinished(shard, pixels)),
+            )
+    return reports
+
+
+def make_pyramid(run: Run, ledger: Ledger, tell: Callback) -> None:
+    """Every level from the one before it, shard by shard; what an interrupted run made is not made again."""
+    tell(PhaseStarted("pyramid"))
+    sides = [(-(-h // run.store.layout.shard), -(-w // run.store.layout.shard)) for w, h in run.store.levels]
+
+    def index(level: int, row: int, col: int) -> int:
+        return row * sides[level][1] + col
+
+    build_pyramid(
+        run.store,
+        done=lambda level, row, col: (level, index(level, row, col)) in ledger,
+        mark=lambda level, row, col: ledger.add(Record(level, index(level, row, col))),
+    )
+
+
+def teller(callbacks: Sequence[Callback]) -> Callback:
+    """One callback that tells all of them, one event at a time whatever thread it comes from."""
+    lock = threading.Lock()
+
+    def tell(event: Event) -> None:
+        with lock:
+            for callback in callbacks:
+                callback(event)
+
+    return tell
+
+
+def _statistics(source: Source, network: StyleNetwork, options: RunOptions) -> Statistics:
+    thumbnail = source.thumbnail(options.thumbnail)
+    return collect_statistics(network, to_rgb(thumbnail, source.info))
+
+
+def _store(
+    folder: RunFolder, source: Source, plan: RunPlan, record: RunRecord, statistics: Statistics, *, resume: bool
+) -> OmeZarrStore:
+    if resume:
+        store = OmeZarrStore.open(folder.store)
+        store.clean_partials()
+        return store
+    name = folder.target.stem
+    store = OmeZarrStore.create(folder.store, store_layout(source.info, plan.tiles, name))
+    folder.notes.mkdir(exist_ok=True)
+    statistics.save(folder.statistics)
+    folder.save_record(record)
+    return store
+
+
+def _check_resumed(run: Run, ledger: Ledger) -> None:
+    """Forget shards whose files are gone; when the source's fingerprint changed, see that the pixels used are still those there are.
+
+    A file that was truncated and is whole again goes on; one that was edited is refused.
+    """
+    there = read_run(run.folder.store)
+    tiles, changed = run.plan.tiles, there is None or there.source != run.record.source
+    for record in list(ledger.records()):
+        if record.level:
+            continue
+        shard = tiles[record.index]
+        if not run.store.has_shard(0, shard.row, shard.col):
+            ledger.forget(0, record.index)
+        elif changed and zlib.crc32(run.source.read(shard.window)) != record.source_crc:
+            raise RunMismatchError(
+                f"{run.source.name} changed since this run began: its pixels {shard.window} are others now. "
+                "Put the old file back to go on, or use overwrite (--overwrite) to start afresh"
+            )
+    if changed:
+        run.folder.save_record(run.record)
+
+
+def _room(client: Client) -> int:
+    """Shards to keep in flight on a cluster: two a worker."""
+    return max(2, 2 * len(client.scheduler_info(n_workers=-1)["workers"]))
+
+
+@contextlib.contextmanager
+def _removed_on_error(folder: RunFolder, *, keep: bool) -> Iterator[None]:
+    try:
+        yield
+    except BaseException:
+        if not keep:
+            folder.clear()
+        raise

@@ -1,0 +1,119 @@
+"""The task body: read a shard, run its windows in batches, crop their cores, write the shard."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from urst_tiles.engines.base import Engine
+from urst_tiles.geometry import Shard, Tile, Window
+from urst_tiles.sources.base import Pixels, RasterInfo, Source
+from urst_tiles.stores.base import Store
+
+__all__ = ["ShardReport", "process_shard", "run_tiles", "to_rgb"]
+
+TilesCallback = Callable[[int], None]
+"""Told the number of kept pixels each time a batch of windows has been run."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShardReport:
+    """What a task sends back: numbers, never pixels."""
+
+    index: int
+    pixels: int
+    source_crc: int
+    # CRC-32 of the pixels read, core and halo
+    target_crc: int
+    # CRC-32 of the pixels written
+    seconds_read: float
+    seconds_run: float
+    seconds_written: float
+
+
+def process_shard(
+    shard: Shard,
+    source: Source,
+    engine: Engine,
+    store: Store,
+    *,
+    batch: int,
+    lock: threading.Lock,
+    on_tiles: TilesCallback | None = None,
+) -> ShardReport:
+    """Produce one shard of the store. Running it twice writes the same bytes.
+
+    ``lock`` is the engine's: while one shard computes, another reads and a third writes.
+    """
+    started = time.perf_counter()
+    block = source.read(shard.window)
+    read = time.perf_counter()
+    source_crc = zlib.crc32(block)
+    picture = run_tiles(shard.tiles, shard.core, block, shard.window, source.info, engine, batch, lock, on_tiles)
+    del block
+    run = time.perf_counter()
+    store.write_shard(0, shard.row, shard.col, picture)
+    return ShardReport(
+        index=shard.index,
+        pixels=shard.core.area,
+        source_crc=source_crc,
+        target_crc=zlib.crc32(picture),
+        seconds_read=read - started,
+        seconds_run=run - read,
+        seconds_written=time.perf_counter() - run,
+    )
+
+
+def run_tiles(
+    tiles: tuple[Tile, ...],
+    core: Window,
+    block: Pixels,
+    block_window: Window,
+    info: RasterInfo,
+    engine: Engine,
+    batch: int,
+    lock: threading.Lock,
+    on_tiles: TilesCallback | None = None,
+) -> Pixels:
+    """Run the windows of ``tiles``, all inside ``block``, and put their cores together: (3 or 4, height, width) of ``core``."""
+    picture: Pixels = np.empty((3 + info.alpha, core.height, core.width), dtype=info.dtype)
+    for group in _batches(tiles, batch):
+        windows = np.stack(
+            [to_rgb(block[tile.window.relative_to(block_window).slices], info) for tile in group], dtype=info.dtype
+        )
+        with lock:
+            results = engine.run(windows)
+        for tile, result in zip(group, results, strict=True):
+            picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = result[(slice(None), *tile.crop.slices)]
+        if on_tiles is not None:
+            on_tiles(sum(tile.core.area for tile in group))
+    if info.alpha:
+        # Alpha goes around the network.
+        picture[3] = block[(*core.relative_to(block_window).slices, -1)]
+    return picture
+
+
+def to_rgb(pixels: Pixels, info: RasterInfo) -> Pixels:
+    """(H, W, bands) → (H, W, 3): alpha left out, grey repeated."""
+    if info.colour == "grey":
+        return np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3))
+    return pixels[..., :3]
+
+
+def _batches(tiles: tuple[Tile, ...], batch: int) -> Iterator[list[Tile]]:
+    """Tiles in order of their windows' sizes, in groups of at most ``batch`` of one size."""
+    group: list[Tile] = []
+    for tile in sorted(tiles, key=lambda t: (t.window.height, t.window.width, t.index)):
+        if group and (
+            len(group) == batch or (group[0].window.height, group[0].window.width) != (tile.window.height, tile.window.width)
+        ):
+            yield group
+            group = []
+        group.append(tile)
+    if group:
+        yield group
