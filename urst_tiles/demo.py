@@ -125,6 +125,6 @@ def _shown(path: Path) -> NDArray[np.uint8]:
 
 def _demo_network() -> tuple[StyleNetwork, str]:
     """Until a style is shipped: a small network of fixed, untrained weights."""
-    from urst_tiles.networks.johnson import untrained
+    from urst_tiles.networks.untrained import untrained
 
     return untrained(width=8, seed=4), "network    johnson of width 8 with fixed random weights, untrained: no style is shipped yet"

@@ -16,13 +16,13 @@ from urst_tiles.engines.torch import TorchEngine, choose_device
 from urst_tiles.errors import InputError, MemoryBudgetError
 from urst_tiles.geometry import TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase, format_bytes
-from urst_tiles.networks.base import StyleNetwork
+from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.networks.footprint import parameter_bytes, peak_activation_bytes
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.sources import open_source
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.spool import spool_bytes
-from urst_tiles.statistics import DEFAULT_MAX_PIXELS, neutral_statistics
+from urst_tiles.statistics import MAX_PIXELS, Moments, Statistics
 from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, target_kind, write_bytes
 from urst_tiles.stores.base import StoreLayout
 
@@ -126,9 +126,10 @@ def plan_run(
     """:func:`plan`, from values that are checked already."""
     info = source.info
     export = target is not None and target_kind(target) == "bigtiff"
+    frozen = network.freeze(_neutral_statistics(network))
     smallest: int | None = None
     for tiles, batch, in_flight in _candidates(info, network, options):
-        memory = _estimate(source, network, options, tiles, batch, in_flight, export=export)
+        memory = _estimate(source, network, frozen, options, tiles, batch, in_flight, export=export)
         if options.budget is None or memory.bytes <= options.budget:
             break
         smallest = memory.bytes if smallest is None else min(smallest, memory.bytes)
@@ -149,7 +150,7 @@ def plan_run(
         memory=memory,
         budget=options.budget,
         disk=_disk(info, tiles, export=export),
-        seconds=_estimated_seconds(network, options, tiles) if time_it else None,
+        seconds=_estimated_seconds(frozen, options, tiles) if time_it else None,
         notes=_notes(info, network, options, tiles),
     )
 
@@ -227,6 +228,7 @@ def _thumbnail_size(info: RasterInfo, short_side: int) -> tuple[int, int]:
 def _estimate(
     source: Source,
     network: StyleNetwork,
+    frozen: FrozenNetwork,
     options: RunOptions,
     tiles: TilePlan,
     batch: int,
@@ -246,7 +248,7 @@ def _estimate(
     )
     phases = [
         MemoryPhase("statistics", runtime + _statistics_parts(source, network, options)),
-        MemoryPhase("shards", runtime + _shard_parts(source, network, tiles, layout, batch, in_flight)),
+        MemoryPhase("shards", runtime + _shard_parts(source, frozen, tiles, layout, batch, in_flight)),
         MemoryPhase("pyramid", (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"))),
     ]
     if export:
@@ -257,7 +259,7 @@ def _estimate(
 
 def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions) -> tuple[MemoryPart, ...]:
     width, height = _thumbnail_size(source.info, options.thumbnail)
-    pixels = min(width * height, DEFAULT_MAX_PIXELS)
+    pixels = min(width * height, MAX_PIXELS)
     side = int(pixels**0.5)
     return (
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
@@ -271,7 +273,7 @@ def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions
 
 
 def _shard_parts(
-    source: Source, network: StyleNetwork, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
+    source: Source, frozen: FrozenNetwork, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
 ) -> tuple[MemoryPart, ...]:
     info = source.info
     item = np.dtype(info.dtype).itemsize
@@ -282,7 +284,6 @@ def _shard_parts(
         read_x, read_y = min(tiles.shard + 2 * tiles.halo, info.width), min(tiles.shard + 2 * tiles.halo, info.height)
     out_x, out_y = min(tiles.shard, layout.width), min(tiles.shard, layout.height)
     block, out = read_x * read_y * info.bytes_per_pixel, out_x * out_y * layout.bands * item
-    frozen = network.freeze(neutral_statistics(network))
     return (
         MemoryPart(
             "activations",
@@ -319,12 +320,19 @@ def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPar
     return tuple(parts)
 
 
-def _estimated_seconds(network: StyleNetwork, options: RunOptions, tiles: TilePlan) -> float:
+def _neutral_statistics(network: StyleNetwork) -> Statistics:
+    """Mean 0 and variance 1 for every norm: the frozen network's shape without a thumbnail."""
+    layers = {}
+    for name in network.norms:
+        channels = int(getattr(network.module.get_submodule(name), "num_features"))
+        layers[name] = Moments(1, np.zeros(channels), np.ones(channels))
+    return Statistics(layers, (1, 1))
+
+
+def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan) -> float:
     """From the network's speed on a small random picture, times the pixels it will run."""
-    engine = TorchEngine(
-        network.freeze(neutral_statistics(network)), device=options.device, precision=options.precision
-    )
-    side = max(network.minimum, 256 // network.stride * network.stride)
+    engine = TorchEngine(frozen, device=options.device, precision=options.precision)
+    side = max(frozen.minimum, 256 // frozen.stride * frozen.stride)
     picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
     engine.run(picture)
     best = min(_seconds_of(engine, picture) for _ in range(3))

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urst_tiles import __version__
@@ -98,7 +99,7 @@ def begin(
             tell(PhaseStarted("statistics"))
             used = statistics if statistics is not None else _statistics(readable, network, options)
         frozen = network.freeze(used)
-        store = _store(folder, readable, plan, record, used, resume=resume)
+        store = _store(folder, source, plan, record, used, resume=resume)
     return Run(readable, plan, options, folder, record, frozen, used, store, resume)
 
 
@@ -182,8 +183,7 @@ def _store(
         store = OmeZarrStore.open(folder.store)
         store.clean_partials()
         return store
-    name = folder.target.stem
-    store = OmeZarrStore.create(folder.store, store_layout(source.info, plan.tiles, name))
+    store = OmeZarrStore.create(folder.store, store_layout(source.info, plan.tiles, Path(source.name).stem))
     folder.notes.mkdir(exist_ok=True)
     statistics.save(folder.statistics)
     folder.save_record(record)

@@ -1,179 +1,186 @@
-"""Statistics: what a thumbnail tells a network, as a value that can be combined, saved, loaded and passed as an argument."""
+"""Statistics: what a thumbnail tells a network. It goes through once, and every norm layer's input is measured.
+
+Each layer is measured after the layers before it were normalised with what was measured of them, so that the thumbnail's picture is
+exactly what the frozen network makes of it.
+
+A thumbnail of a panorama may be ten times wider than high. Above ``max_pixels`` it goes window by window instead, in bounded memory:
+for each norm layer in turn, with all earlier ones frozen, every window runs up to that layer, and the moments of the windows' cores
+are combined. The windows' halo makes their cores equal to the whole's, so both ways agree.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+import copy
+import logging
+from collections.abc import Iterator
+from fractions import Fraction
+from math import isqrt
 
 import numpy as np
-from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save as to_safetensors
+import torch
+from torch import Tensor, nn
 
-from urst_tiles.errors import InputError
-from urst_tiles.networks.collecting import collect_statistics
+from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.geometry import Tile, plan_tiles
+from urst_tiles.networks.base import StyleNetwork
+from urst_tiles.networks.moments import Moments, Statistics
+from urst_tiles.networks.normalization import frozen_norm
+from urst_tiles.networks.padding import reflected_indices, round_up
+from urst_tiles.sources.base import Pixels
 
-if TYPE_CHECKING:
-    from torch import Tensor
+__all__ = ["MAX_PIXELS", "Moments", "Statistics", "collect_statistics"]
 
-__all__ = ["DEGENERATE_VARIANCE", "Moments", "Statistics", "collect_statistics"]
+MAX_PIXELS = 1_600_000
+"""Thumbnails up to this run in one piece: 1024 x 1536 px, the usual photo at a short side of 1024."""
 
-DEGENERATE_VARIANCE = 1e-5
-"""The eps of an instance norm: below it, σ is made of eps and no longer of the thumbnail."""
-
-_CHUNK = 1 << 21
-"""Elements turned into float64 at a time: 16 MB."""
-
-_FORMAT = "urst_tiles.statistics"
-_VERSION = "1"
+_log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Moments:
-    """Count, mean and spread of each channel. Two of them combine into that of all pixels together."""
+def collect_statistics(network: StyleNetwork, thumbnail: Pixels, *, max_pixels: int = MAX_PIXELS) -> Statistics:
+    """Moments of every norm layer of ``network`` over ``thumbnail``.
 
-    count: int
-    # pixels per channel
-    mean: NDArray[np.float64]
-    # (channels,)
-    m2: NDArray[np.float64]
-    # (channels,): sum of squared deviations from the mean
+    ``thumbnail`` is (H, W, 3), (H, W, 1) or (H, W), uint8 or uint16, without alpha. Above ``max_pixels`` pixels it is run in
+    windows of about that area, which gives the same moments in bounded memory and takes longer.
 
-    def __post_init__(self) -> None:
-        mean, m2 = (np.array(values, dtype=np.float64) for values in (self.mean, self.m2))
-        if self.count < 1 or mean.ndim != 1 or mean.shape != m2.shape:
-            raise InputError(f"moments of {self.count} pixels with mean {mean.shape} and m2 {m2.shape} make no sense")
-        for name, values in (("mean", mean), ("m2", m2)):
-            values.flags.writeable = False
-            object.__setattr__(self, name, values)
-
-    @classmethod
-    def of(cls, x: Tensor | NDArray[Any]) -> Self:
-        """Of a feature map (N, C, H, W), any floating type. Summed in float64, two passes, a few channels at a time."""
-        import torch  # noqa: PLC0415  (the values in this file need no torch)
-
-        x = torch.as_tensor(x)
-        if x.ndim != 4 or not x.numel():
-            raise InputError(f"moments are of a feature map (N, C, H, W) that is not empty, not of {tuple(x.shape)}")
-        count = x.numel() // x.shape[1]
-        means, spreads = [], []
-        for part in x.split(max(1, _CHUNK // count), dim=1):
-            values = part.double()
-            mean = values.mean(dim=(0, 2, 3), keepdim=True)
-            means.append(mean.flatten().cpu())
-            spreads.append((values - mean).square().sum(dim=(0, 2, 3)).cpu())
-        return cls(count, torch.cat(means).numpy(), torch.cat(spreads).numpy())
-
-    @property
-    def variance(self) -> NDArray[np.float64]:
-        """Biased, as nn.InstanceNorm2d has it: (channels,)."""
-        return self.m2 / self.count
-
-    def combine(self, other: Moments) -> Moments:
-        """Moments of both sets of pixels together (Chan, Golub, LeVeque 1983, eq. 2.1)."""
-        if self.mean.shape != other.mean.shape:
-            raise InputError(f"moments of {len(self.mean)} and of {len(other.mean)} channels cannot be combined")
-        count = self.count + other.count
-        delta = other.mean - self.mean
-        share = other.count / count
-        return Moments(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * (self.count * share))
-
-    __add__ = combine
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Moments) and self._bytes() == other._bytes()
-
-    def __hash__(self) -> int:
-        return hash(self._bytes())
-
-    def _bytes(self) -> bytes:
-        return self.count.to_bytes(8, "little") + self.mean.astype("<f8").tobytes() + self.m2.astype("<f8").tobytes()
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics(Mapping[str, Moments]):
-    """Moments of every norm layer of a network, by the layer's name, in the order the layers run. A few kilobytes."""
-
-    layers: Mapping[str, Moments]
-    thumbnail: tuple[int, int] | None = field(default=None, compare=False)
-    # (width, height) of what they were collected from, in pixels; None where it was not one thumbnail
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "layers", dict(self.layers))
-
-    def __getitem__(self, layer: str) -> Moments:
-        return self.layers[layer]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.layers)
-
-    def __len__(self) -> int:
-        return len(self.layers)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self.layers.items()))
-
-    @property
-    def degenerate(self) -> tuple[str, ...]:
-        """Layers whose statistics say nothing, because most channels do not vary: a blank thumbnail.
-
-        Their σ is √eps, about 0.003, so that each amplifies whatever a window holds 316 times. The output stays finite, but it is
-        not the style: tell the user.
-        """
-        return tuple(
-            name for name, moments in self.layers.items() if np.median(moments.variance) < DEGENERATE_VARIANCE
+    Raises:
+        InputError: the thumbnail has another shape or type.
+        NetworkError: the network cannot be tiled.
+    """
+    image = _checked(thumbnail)
+    height, width = image.shape[:2]
+    if not network.norms:
+        return Statistics({}, (width, height))
+    image = _extended(image, network)
+    collect = _in_one_pass if image.shape[0] * image.shape[1] <= max_pixels else _in_windows
+    with torch.inference_mode():
+        layers = collect(network, image, max_pixels)
+    statistics = Statistics(layers, (width, height))
+    if statistics.degenerate:
+        _log.warning(
+            "the thumbnail is almost blank: %d of %d norm layers have no statistics to speak of",
+            len(statistics.degenerate),
+            len(statistics),
         )
+    return statistics
 
-    def combine(self, other: Statistics) -> Statistics:
-        """Statistics of both images together, as if each layer had seen the pixels of both."""
-        if list(self) != list(other):
-            raise InputError(f"statistics of {len(self)} and {len(other)} layers of different names cannot be combined")
-        return Statistics({name: moments + other[name] for name, moments in self.items()})
 
-    def hash(self) -> str:
-        """sha256 of names and moments: equal for equal statistics, whatever they were collected from."""
-        digest = hashlib.sha256()
-        for name, moments in self.items():
-            digest.update(name.encode() + b"\0" + moments._bytes())  # noqa: SLF001
-        return digest.hexdigest()
+class _Stop(Exception):  # noqa: N818  (not an error: the way out of a forward pass)
+    """Everything that was wanted of this pass has been measured."""
 
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file; a reader never sees half of it."""
-        path = Path(path)
-        tensors = {f"{name}.{part}": getattr(m, part) for name, m in self.items() for part in ("mean", "m2")}
-        metadata = {
-            "format": _FORMAT,
-            "version": _VERSION,
-            "counts": json.dumps({name: moments.count for name, moments in self.items()}),
-            "thumbnail": json.dumps(self.thumbnail),
-        }
-        unfinished = path.with_name(path.name + ".partial")
-        unfinished.write_bytes(to_safetensors(tensors, metadata))
-        unfinished.replace(path)
 
-    @classmethod
-    def load(cls, path: str | Path) -> Self:
-        """Read what :meth:`save` wrote.
+class _Meter(nn.Module):
+    """Stands in for a norm layer: measures its input, then normalises with what it measured."""
 
-        Raises:
-            InputError: there is no such file, or it holds something else.
-        """
+    def __init__(self, name: str, norm: nn.Module, layers: dict[str, Moments], *, last: bool) -> None:
+        super().__init__()
+        self.name, self.norm, self.layers, self.last = name, norm, layers, last
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.layers[self.name] = moments = Moments.of(x)
+        if self.last:
+            raise _Stop
+        y: Tensor = frozen_norm(self.norm, moments).to(x)(x)
+        return y
+
+
+def _in_one_pass(network: StyleNetwork, image: Pixels, _max_pixels: int) -> dict[str, Moments]:
+    layers: dict[str, Moments] = {}
+    module = copy.deepcopy(network.module)
+    for name in network.norms:
+        module.set_submodule(name, _Meter(name, module.get_submodule(name), layers, last=name == network.norms[-1]))
+    try:
+        module(_tensor(image, network))
+    except _Stop:
+        return layers
+    raise NetworkError(f"the norm layers of {network.name} run in another order on this thumbnail")
+
+
+class _Probe(nn.Module):
+    """Stands in for the norm layer in question: hands out its input and ends the pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x)
+        raise _Stop
+
+
+def _in_windows(network: StyleNetwork, image: Pixels, max_pixels: int) -> dict[str, Moments]:
+    layers: dict[str, Moments] = {}
+    module = copy.deepcopy(network.module)
+    tiles = _tiles(network, image, max_pixels)
+    for name in network.norms:
+        norm, probe = module.get_submodule(name), _Probe()
+        module.set_submodule(name, probe)
+        total: Moments | None = None
+        for moments in _of_windows(network, module, probe, image, tiles):
+            total = moments if total is None else total + moments
+        if total is None:
+            raise NetworkError(f"norm layer {name} of {network.name} did not run on this thumbnail")
+        layers[name] = total
+        module.set_submodule(name, frozen_norm(norm, total).to(network.device, network.dtype))
+    return layers
+
+
+def _of_windows(
+    network: StyleNetwork, module: nn.Module, probe: _Probe, image: Pixels, tiles: list[Tile]
+) -> Iterator[Moments]:
+    """Moments of each window's core at the probe."""
+    for tile in tiles:
+        window = image[tile.window.slices]
         try:
-            with safe_open(path, framework="numpy") as file:
-                metadata = file.metadata() or {}
-                if (metadata.get("format"), metadata.get("version")) != (_FORMAT, _VERSION):
-                    raise InputError(f"{path} holds no statistics of this version; collect them again")
-                thumbnail = json.loads(metadata["thumbnail"])
-                layers = {
-                    name: Moments(count, file.get_tensor(f"{name}.mean"), file.get_tensor(f"{name}.m2"))
-                    for name, count in json.loads(metadata["counts"]).items()
-                }
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"statistics cannot be read from {path}: {error}") from error
-        return cls(layers, tuple(thumbnail) if thumbnail else None)
+            module(_tensor(window, network))
+        except _Stop:
+            features = probe.seen.pop()
+            rows = _at_pitch(tile.crop.row_off, tile.crop.row_end, window.shape[0], features.shape[-2], network.stride)
+            cols = _at_pitch(tile.crop.col_off, tile.crop.col_end, window.shape[1], features.shape[-1], network.stride)
+            yield Moments.of(features[..., rows, cols])
+            del features
+
+
+def _at_pitch(start: int, end: int, pixels: int, positions: int, stride: int) -> slice:
+    """The part of a feature map that a part of the window became."""
+    density = Fraction(positions, pixels)
+    if (density * stride).denominator != 1:
+        raise NetworkError(
+            f"a norm layer sees {positions} positions for a window of {pixels} px: its feature map does not lie on the image's "
+            "grid, so that a large thumbnail cannot be measured in windows. Use a smaller thumbnail"
+        )
+    return slice(int(start * density), int(end * density))
+
+
+def _tiles(network: StyleNetwork, image: Pixels, max_pixels: int) -> list[Tile]:
+    """Windows of about ``max_pixels``, and never so small that no core is left."""
+    halo, stride = network.halo, network.stride
+    side = max(isqrt(max_pixels) // stride * stride, 2 * halo + stride)
+    shards = plan_tiles(image.shape[1], image.shape[0], window=side, halo=halo, stride=stride)
+    return [tile for shard in shards for tile in shard.tiles]
+
+
+def _checked(thumbnail: Pixels) -> Pixels:
+    image = thumbnail[..., None] if thumbnail.ndim == 2 else thumbnail
+    if image.ndim != 3 or image.shape[2] not in (1, 3) or image.dtype not in (np.uint8, np.uint16) or not image.size:
+        raise InputError(
+            f"a thumbnail is (height, width, 3) or grey, uint8 or uint16, not {thumbnail.shape} of {thumbnail.dtype}; "
+            "take alpha off first"
+        )
+    return image
+
+
+def _extended(image: Pixels, network: StyleNetwork) -> Pixels:
+    """With reflected pixels on the far edges, as FrozenNetwork adds them."""
+    for axis in (0, 1):
+        side = max(round_up(image.shape[axis], network.stride), network.minimum)
+        if side != image.shape[axis]:
+            image = image.take(reflected_indices(image.shape[axis], side).numpy(), axis=axis)
+    return image
+
+
+def _tensor(image: Pixels, network: StyleNetwork) -> Tensor:
+    """(H, W, 1 or 3) integers → (1, 3, H, W) in [0, 1], in the network's type and on its device."""
+    full_scale = float(np.iinfo(image.dtype).max)
+    # uint16 has few operations in torch; int32 holds it. One grey band is shown to the network three times.
+    whole = torch.from_numpy(np.ascontiguousarray(image, dtype=np.int32)).to(network.device)
+    return (whole.permute(2, 0, 1)[None].to(network.dtype) / full_scale).expand(1, 3, -1, -1)

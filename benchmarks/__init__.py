@@ -1,0 +1,1 @@
+"""One script a claim; results as JSON with machine and commit, figures drawn from them."""

@@ -1,0 +1,67 @@
+"""What every benchmark writes beside its numbers: the machine, the versions, the commit."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def machine() -> dict[str, Any]:
+    """Facts that a number means nothing without."""
+    return {
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in ("urst-tiles", "torch", "pyvips", "zarr", "tifffile", "dask", "numpy")},
+        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+    }
+
+
+def save(name: str, document: dict[str, Any], folder: Path = RESULTS) -> Path:
+    """``<folder>/<name>.json``, with the machine in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps({"machine": machine(), **document}, indent=2) + "\n")
+    return path
+
+
+def in_subprocess(module: str, *arguments: object, timeout: float = 7200) -> dict[str, Any]:
+    """Run ``python -m module --child arguments…`` and read the JSON it prints last; {"error": …} where it died."""
+    done = subprocess.run(
+        [sys.executable, "-m", module, "--child", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    if done.returncode != 0:
+        return {"error": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}
+    result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return result
+
+
+def _git(*words: str) -> str:
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    return done.stdout.strip()
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor()

@@ -1,0 +1,5 @@
+"""``python -m urst_tiles``: the command line."""
+
+from urst_tiles.cli import main
+
+main()
