@@ -24,7 +24,9 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {name: version(name) for name in ("urst-tiles", "torch", "pyvips", "zarr", "tifffile", "dask", "numpy")},
+        "versions": {
+            name: version(name) for name in ("urst-tiles", "torch", "pyvips", "zarr", "tifffile", "dask", "numpy")
+        },
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
     }
 

@@ -2,8 +2,9 @@
 
     python -m benchmarks.memory [--sizes 1 4 16 64 256] [--weights FILE] [--raster FILE]
 
-Every run is a process of its own and reports its own peak resident memory. Results go to benchmarks/results/memory.json and .png.
-With --raster one raster of yours is stylized instead, and its peak printed beside the plan's estimate.
+Every run is a process of its own and reports its own peak resident memory. Results go to
+benchmarks/results/memory.json and .png. With --raster one raster of yours is stylized instead, and its peak printed
+beside the plan's estimate.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from benchmarks.common import RESULTS, in_subprocess, save
 
 MODULE = "benchmarks.memory"
 WHOLE_LIMIT = 64
-"""Megapixels beyond which the whole-image run is not tried: it needs about 400 bytes a pixel at width 8, 1,500 at width 32."""
+"""Megapixels beyond which the whole-image run is not tried: it needs about 400 bytes a pixel at width 8, 1,500 at
+width 32."""
 
 
 def network_of(weights: str) -> Any:
@@ -78,7 +80,11 @@ def measure(sizes: list[float], weights: str) -> dict[str, Any]:
             if size <= WHOLE_LIMIT:
                 whole.append(in_subprocess(MODULE, "whole", raster, "-", weights))
                 print("whole", json.dumps(whole[-1]))
-    return {"network": "johnson width 8, random weights" if weights == "-" else Path(weights).name, "tiled": tiled, "whole": whole}
+    return {
+        "network": "johnson width 8, random weights" if weights == "-" else Path(weights).name,
+        "tiled": tiled,
+        "whole": whole,
+    }
 
 
 def figure(document: dict[str, Any], path: Path) -> None:
@@ -87,7 +93,8 @@ def figure(document: dict[str, Any], path: Path) -> None:
     mpl.use("Agg")
     import matplotlib.pyplot as plt
 
-    axes = plt.figure(figsize=(6.4, 4)).subplots()
+    drawing = plt.figure(figsize=(6.4, 4))
+    axes = drawing.subplots()
     for name, key, style in (
         ("whole image", "whole", "o-"),
         ("tiled", "tiled", "s-"),
@@ -96,12 +103,15 @@ def figure(document: dict[str, Any], path: Path) -> None:
         axes.plot([row["megapixels"] for row in rows], [row["peak_bytes"] / 2**30 for row in rows], style, label=name)
     rows = document["tiled"]
     axes.plot(
-        [row["megapixels"] for row in rows], [row["estimate_bytes"] / 2**30 for row in rows], "k:", label="plan's estimate"
+        [row["megapixels"] for row in rows],
+        [row["estimate_bytes"] / 2**30 for row in rows],
+        "k:",
+        label="plan's estimate",
     )
     axes.set(xlabel="megapixels", ylabel="peak memory, GiB", xscale="log", yscale="log", title=document["network"])
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
-    axes.figure.savefig(path, dpi=110, bbox_inches="tight")
+    drawing.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:
@@ -118,7 +128,10 @@ def main() -> None:
         with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-memory-") as scratch:
             row = in_subprocess(MODULE, "tiled", arguments.raster, Path(scratch) / "out.zarr", arguments.weights)
         print(json.dumps(row, indent=2))
-        save(arguments.name, {"raster": Path(arguments.raster).name, "weights": Path(arguments.weights).name, "tiled": [row]})
+        save(
+            arguments.name,
+            {"raster": Path(arguments.raster).name, "weights": Path(arguments.weights).name, "tiled": [row]},
+        )
     else:
         document = measure(arguments.sizes, arguments.weights)
         print(f"wrote {save(arguments.name, document)}")

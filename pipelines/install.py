@@ -2,8 +2,9 @@
 
     python3 pipelines/install.py [--venv .venv] [--extra test]
 
-On Linux, PyPI's PyTorch brings gigabytes of CUDA libraries. Without an NVIDIA GPU the CPU build is installed instead: pip's own
-sources are asked for it first; where they have none, uv fetches it from PyTorch's index (``--torch-backend cpu``).
+On Linux, PyPI's PyTorch brings gigabytes of CUDA libraries. Without an NVIDIA GPU the CPU build is installed instead:
+pip's own sources are asked for it first; where they have none, uv fetches it from PyTorch's index (``--torch-backend
+cpu``).
 """
 
 from __future__ import annotations

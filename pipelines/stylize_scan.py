@@ -1,6 +1,6 @@
 """A scan for print: look at the plan, keep to a budget, write a BigTIFF, say what happened.
 
-    python pipelines/stylize_scan.py scan.tif print.tif mosaic.pth [2GiB]
+python pipelines/stylize_scan.py scan.tif print.tif mosaic.pth [2GiB]
 """
 
 from __future__ import annotations

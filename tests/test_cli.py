@@ -131,9 +131,7 @@ def test_a_pickle_with_code_is_never_executed(tmp_path: Path, run: Run) -> None:
 def test_weights_of_another_method_are_named(tmp_path: Path, run: Run) -> None:
     write_tiff(tmp_path / "in.tif", picture(30, 40))
     other = SHARED / "weights" / "wct" / "feature_invertor_conv3_1.pth"
-    status, _, err = run(
-        "plan", tmp_path / "in.tif", "--network", "johnson", "--weights", other
-    )
+    status, _, err = run("plan", tmp_path / "in.tif", "--network", "johnson", "--weights", other)
     assert status == 2
     assert "johnson" in err.lower()
     assert "wct" in err.lower()

@@ -1,4 +1,5 @@
-"""The laws of the design that need no network: 1 and 2 by property. The others stand beside what they speak of, see DESIGN.md."""
+"""The laws of the design that need no network: 1 and 2 by property. The others stand beside what they speak of, see
+DESIGN.md."""
 
 from __future__ import annotations
 

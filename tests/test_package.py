@@ -22,9 +22,31 @@ LIGHT = ["__init__", "errors", "events", "geometry", "ledger", "memory", "option
 """Modules that import neither torch nor pyvips nor dask."""
 
 LAYERS = [
-    "errors", "geometry", "memory", "events", "options", "sources", "statistics", "networks", "styles", "training", "engines", "stores",
-    "ledger", "shards", "runs", "scheduling", "planning", "running", "stylizing", "lazy", "reports", "progress", "demo", "cli",
-]  # fmt: skip
+    "errors",
+    "geometry",
+    "memory",
+    "events",
+    "options",
+    "sources",
+    "statistics",
+    "networks",
+    "styles",
+    "training",
+    "engines",
+    "stores",
+    "ledger",
+    "shards",
+    "runs",
+    "scheduling",
+    "planning",
+    "running",
+    "stylizing",
+    "lazy",
+    "reports",
+    "progress",
+    "demo",
+    "cli",
+]
 """The dependency order: a module imports from its own layer and from earlier ones."""
 
 

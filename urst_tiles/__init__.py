@@ -1,6 +1,7 @@
 """Style-transfer networks over rasters too large for memory: tiled output equal to the whole-image run.
 
-This page is the table of contents. Names are imported when first used, so that ``import urst_tiles`` itself stays light.
+This page is the table of contents. Names are imported when first used, so that ``import urst_tiles`` itself stays
+light.
 """
 
 from __future__ import annotations

@@ -27,9 +27,13 @@ app = typer.Typer(
 
 _DEFAULTS = RunOptions()
 
-Input = Annotated[str, typer.Argument(metavar="INPUT", help="Raster: anything libvips reads, or a Zarr/OME-Zarr store.")]
+Input = Annotated[
+    str, typer.Argument(metavar="INPUT", help="Raster: anything libvips reads, or a Zarr/OME-Zarr store.")
+]
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Result: .zarr, or .tif/.tiff/.btf.")]
-Network = Annotated[str | None, typer.Option("--network", help="Method of the network, with --weights: johnson, identity.")]
+Network = Annotated[
+    str | None, typer.Option("--network", help="Method of the network, with --weights: johnson, identity.")
+]
 Weights = Annotated[Path | None, typer.Option("--weights", help="The network's published weights file.")]
 Style = Annotated[str | None, typer.Option("--style", help="A shipped style, instead of --network.")]
 WindowSide = Annotated[
@@ -38,9 +42,14 @@ WindowSide = Annotated[
 ]
 Halo = Annotated[int | None, typer.Option("--halo", help="Rim thrown away in px. [default: derived from the network]")]
 Region = Annotated[
-    str | None, typer.Option("--region", metavar="COL,ROW,WIDTH,HEIGHT", help="Only this part, with the whole raster's statistics.")
+    str | None,
+    typer.Option(
+        "--region", metavar="COL,ROW,WIDTH,HEIGHT", help="Only this part, with the whole raster's statistics."
+    ),
 ]
-Thumbnail = Annotated[int, typer.Option("--thumbnail", help="Short side in px of the thumbnail that statistics come from.")]
+Thumbnail = Annotated[
+    int, typer.Option("--thumbnail", help="Short side in px of the thumbnail that statistics come from.")
+]
 Batch = Annotated[int | None, typer.Option("--batch", help="Windows a call. [default: 1 on a CPU, 8 on a GPU]")]
 Memory = Annotated[str | None, typer.Option("--memory", help="Budget for the process, like 2GiB. [default: none]")]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
@@ -57,10 +66,10 @@ def _version(show: bool) -> None:
 
 @app.callback()
 def _common(
-    version: Annotated[  # noqa: ARG001
+    version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,  # noqa: ARG001
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Common options."""
 
@@ -82,7 +91,9 @@ def stylize_command(
     precision: Precision = _DEFAULTS.precision,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target or an unfinished run.")] = False,
     keep_store: Annotated[bool, typer.Option("--keep-store", help="Keep the OME-Zarr a TIFF is made from.")] = False,
-    scheduler: Annotated[str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://host:port.")] = None,
+    scheduler: Annotated[
+        str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://host:port.")
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
@@ -164,7 +175,9 @@ def info_command(
 
 @app.command("demo")
 def demo_command(
-    folder: Annotated[Path, typer.Argument(help="Where to put the raster, the result and the preview.")] = Path("urst-demo"),
+    folder: Annotated[Path, typer.Argument(help="Where to put the raster, the result and the preview.")] = Path(
+        "urst-demo"
+    ),
     megapixels: Annotated[float, typer.Option("--megapixels", help="Size of the raster that is made.")] = 4.0,
     weights: Weights = None,
     style: Style = None,
@@ -175,9 +188,7 @@ def demo_command(
     from urst_tiles.progress import ProgressBar
 
     with ProgressBar(quiet=quiet) as bar:
-        text = run_demo(
-            folder, megapixels=megapixels, network=_demo_network(weights, style), callbacks=(bar,)
-        )
+        text = run_demo(folder, megapixels=megapixels, network=_demo_network(weights, style), callbacks=(bar,))
     _print(text)
 
 
@@ -232,7 +243,9 @@ def _network(network: str | None, weights: Path | None, style: str | None) -> An
         return load_style(style)
     if network is not None and style is None:
         return load_network(network, weights)
-    raise InputError("give a network and its weights (--network johnson --weights FILE) or a shipped style (--style NAME)")
+    raise InputError(
+        "give a network and its weights (--network johnson --weights FILE) or a shipped style (--style NAME)"
+    )
 
 
 def _demo_network(weights: Path | None, style: str | None) -> Any:

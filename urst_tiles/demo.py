@@ -1,9 +1,11 @@
-"""A raster made from nothing, stylized, with a preview to look at: the main job on a machine that has no picture yet."""
+"""A raster made from nothing, stylized, with a preview to look at: the main job on a machine that has no picture
+yet."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import imagecodecs
 import numpy as np
@@ -45,7 +47,7 @@ def run_demo(
     chosen, said = _demo_network() if network is None else (network, f"network    {network.name}")
     report = stylize(raster, result, network=chosen, overwrite=True, callbacks=callbacks)
     pictures = [_shown(path) for path in (raster, result)]
-    write_atomically(preview, imagecodecs.png_encode(np.concatenate(pictures, axis=1)))
+    write_atomically(preview, bytes(imagecodecs.png_encode(np.concatenate(pictures, axis=1))))
     return "\n".join([f"made       {raster}", said, run_report_text(report), f"look at    {preview}"])
 
 
@@ -85,7 +87,7 @@ def landscape(col: int, row: int, width: int, height: int, full_width: int, full
     sun = np.hypot(x - middle * 1.25, y - 0.33)
     glow = np.exp(-3.2 * sun)
     sky = _mix((0.13, 0.22, 0.47), (0.98, 0.71, 0.42), np.clip(y / 0.62 + 0.15 * _waves(x * 1.3, y * 3.1, 4), 0, 1))
-    picture = sky + glow[..., None] * np.array([0.55, 0.32, 0.05], np.float32)
+    picture: NDArray[Any] = sky + glow[..., None] * np.array([0.55, 0.32, 0.05], np.float32)
     picture = np.where((sun < 0.06)[..., None], np.array([1.0, 0.93, 0.72], np.float32), picture)
     for layer, (base, rough, colour) in enumerate(
         [(0.50, 0.10, (0.42, 0.38, 0.58)), (0.57, 0.08, (0.28, 0.29, 0.46)), (0.66, 0.06, (0.13, 0.20, 0.22))]
@@ -97,11 +99,12 @@ def landscape(col: int, row: int, width: int, height: int, full_width: int, full
     water = _mix((0.10, 0.19, 0.30), (0.86, 0.58, 0.42), np.clip(ripples * (0.35 + glow), 0, 1))
     shore = 0.78 + 0.012 * _waves(x * 4, np.float32(3.0), 5)
     picture = np.where((y > shore)[..., None], water, picture)
-    return (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    rounded: NDArray[np.uint8] = (np.clip(picture, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return rounded
 
 
-def _waves(x: NDArray[np.float32], y: NDArray[np.float32] | np.float32, octaves: int) -> NDArray[np.float32]:
-    """A sum of rotated sines, about −1 … 1: noise without state."""
+def _waves(x: NDArray[Any], y: NDArray[Any] | np.float32, octaves: int) -> NDArray[Any]:
+    """A sum of rotated sines, about -1 to 1: noise without state."""
     total = np.zeros(np.broadcast_shapes(np.shape(x), np.shape(y)), np.float32)
     for octave in range(octaves):
         angle, scale = 0.9 + 2.4 * octave, 1.83**octave
@@ -111,11 +114,9 @@ def _waves(x: NDArray[np.float32], y: NDArray[np.float32] | np.float32, octaves:
     return total
 
 
-def _mix(
-    low: tuple[float, float, float], high: tuple[float, float, float], share: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def _mix(low: tuple[float, float, float], high: tuple[float, float, float], share: NDArray[Any]) -> NDArray[Any]:
     start, end = np.array(low, np.float32), np.array(high, np.float32)
-    mixed: NDArray[np.float32] = start + (end - start) * share[..., None]
+    mixed: NDArray[Any] = start + (end - start) * share[..., None]
     return mixed
 
 
@@ -127,4 +128,6 @@ def _demo_network() -> tuple[StyleNetwork, str]:
     """Until a style is shipped: a small network of fixed, untrained weights."""
     from urst_tiles.networks.untrained import untrained
 
-    return untrained(width=8, seed=4), "network    johnson of width 8 with fixed random weights, untrained: no style is shipped yet"
+    return untrained(
+        width=8, seed=4
+    ), "network    johnson of width 8 with fixed random weights, untrained: no style is shipped yet"

@@ -1,6 +1,7 @@
 """The package's own errors: one clear line each, saying what was asked, what there is and what to do.
 
-Everything a user can mend is a :class:`UrstTilesError`; the command line turns it into one line on stderr and exit status 2.
+Everything a user can mend is a :class:`UrstTilesError`; the command line turns it into one line on stderr and exit
+status 2.
 """
 
 from __future__ import annotations

@@ -17,6 +17,8 @@ class PhaseStarted:
 
 @dataclass(frozen=True, slots=True)
 class RunStarted:
+    """The shards are about to be computed."""
+
     shards: int
     # all shards of the run
     shards_done: int
@@ -38,6 +40,8 @@ class TilesFinished:
 
 @dataclass(frozen=True, slots=True)
 class ShardFinished:
+    """A shard is on disk and in the ledger."""
+
     shard: int
     pixels: int
     seconds_read: float
@@ -47,6 +51,8 @@ class ShardFinished:
 
 @dataclass(frozen=True, slots=True)
 class RunFinished:
+    """The result stands under the target's name."""
+
     shards: int
     # computed by this run
     pixels: int

@@ -8,9 +8,9 @@ One axis of a raster, with core = window - 2·halo::
     window 0 |  core 0  | halo]                    clipped, never padded, at the raster's border
     shards   |  shard 0 = cores 0..3                     | shard 1       |
 
-The grid of cores is fixed to the raster's origin. A region is a part of the raster: it has shards of its own, counted from the
-region's corner, but every tile keeps the window that the whole raster's grid gives it. That is why a region comes out byte for byte
-as the same part of the full result.
+The grid of cores is fixed to the raster's origin. A region is a part of the raster: it has shards of its own, counted
+from the region's corner, but every tile keeps the window that the whole raster's grid gives it. That is why a region
+comes out byte for byte as the same part of the full result.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHARD_CORES = 4
 
 @dataclass(frozen=True, slots=True, order=True)
 class Window:
-    """A rectangle of pixels, half-open: columns col_off … col_off + width − 1, rows row_off … row_off + height − 1."""
+    """A rectangle of pixels, half-open: columns from col_off up to col_end, rows from row_off up to row_end."""
 
     col_off: int
     # first column, in pixels from the raster's left edge
@@ -131,7 +131,8 @@ class Shard:
 class TilePlan(Sequence[Shard]):
     """Shards of a raster or of a region of it. O(1): a shard is computed from its index.
 
-    Law: the cores of all tiles of all shards partition ``region`` exactly, and every window's origin is a multiple of ``stride``.
+    Law: the cores of all tiles of all shards partition ``region`` exactly, and every window's origin is a multiple of
+    ``stride``.
     """
 
     width: int
@@ -197,9 +198,7 @@ class TilePlan(Sequence[Shard]):
         row, col = divmod(index, self.grid[1])
         side, region = self.shard, self.region
         col_off, row_off = region.col_off + col * side, region.row_off + row * side
-        core = Window(
-            col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off)
-        )
+        core = Window(col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off))
         return Shard(index, row, col, core, self._tiles(core))
 
     def __iter__(self) -> Iterator[Shard]:
@@ -250,7 +249,8 @@ class TilePlan(Sequence[Shard]):
         )
 
     def _axis_pixels(self, start: int, end: int, length: int) -> int:
-        """Sum of the windows' sides along one axis, shard by shard. Only the first, second and last shards differ from the rest."""
+        """Sum of the windows' sides along one axis, shard by shard. Only the first, second and last shards differ
+        from the rest."""
         side, shard = self.core, self.shard
         shards = -(-(end - start) // shard)
 
@@ -295,7 +295,8 @@ def plan_tiles(
 ) -> TilePlan:
     """Plan the windows of a raster.
 
-    Parameters are in pixels. ``window`` and ``halo`` must be multiples of ``stride``; ``region`` defaults to the whole raster.
+    Parameters are in pixels. ``window`` and ``halo`` must be multiples of ``stride``; ``region`` defaults to the
+    whole raster.
 
     Raises:
         InputError: no core is left, a side is out of range, or the region reaches outside the raster.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
@@ -33,8 +33,8 @@ def stylize_array(
 ) -> dask.array.Array:
     """The stylized raster as a Dask array (height, width, 3 or 4) of the source's dtype, one chunk a core.
 
-    The thumbnail is read and its statistics are collected now; windows are read and run when chunks are computed. A slice computes the
-    windows it touches and equals the same part of the full result.
+    The thumbnail is read and its statistics are collected now; windows are read and run when chunks are computed. A
+    slice computes the windows it touches and equals the same part of the full result.
 
     Parameters:
         source: a path, URL, NumPy, Zarr or Dask array, or a Source.
@@ -54,7 +54,7 @@ def stylize_array(
         statistics = collect_statistics(network, to_rgb(raster.thumbnail(wanted.thumbnail), raster.info))
     runner = _BlockRunner(raster, network.freeze(statistics), tiles, wanted.device, wanted.precision)
     region, bands = tiles.region, 3 + raster.info.alpha
-    return da.map_blocks(
+    lazy: dask.array.Array = da.map_blocks(
         runner,
         chunks=(_chunks(region.height, tiles.core), _chunks(region.width, tiles.core), (bands,)),
         dtype=np.dtype(raster.info.dtype),
@@ -62,6 +62,7 @@ def stylize_array(
         # The array is what these objects are now: a name of its own keeps Dask from hashing the weights.
         name=f"stylize-{uuid.uuid4().hex}",
     )
+    return lazy
 
 
 def _chunks(length: int, side: int) -> tuple[int, ...]:
@@ -70,11 +71,10 @@ def _chunks(length: int, side: int) -> tuple[int, ...]:
 
 
 class _BlockRunner:
-    """Computes one chunk. Pickles as its parts; the engine is made where it runs, once, and used by one thread at a time."""
+    """Computes one chunk. Pickles as its parts; the engine is made where it runs, once, and used by one thread at a
+    time."""
 
-    def __init__(
-        self, source: Source, network: FrozenNetwork, tiles: TilePlan, device: str, precision: Any
-    ) -> None:
+    def __init__(self, source: Source, network: FrozenNetwork, tiles: TilePlan, device: str, precision: Any) -> None:
         self._parts = (source, network, tiles, device, precision)
         self._lock = threading.Lock()
         self._engine: Engine | None = None
@@ -93,7 +93,7 @@ class _BlockRunner:
         window = parts[0].window.hull(parts[-1].window)
         block = source.read(window)
         picture = run_tiles(parts, core, block, window, source.info, self._made_engine(), 1, self._lock)
-        return np.ascontiguousarray(picture.transpose(1, 2, 0))
+        return cast("Pixels", np.ascontiguousarray(picture.transpose(1, 2, 0)))
 
     def _made_engine(self) -> Engine:
         from urst_tiles.engines.torch import TorchEngine

@@ -1,8 +1,9 @@
 """The ledger: which shards are done, on disk, crash-safe.
 
-One append-only file of fixed-size records. A record is appended, and forced to disk, only after the shard it speaks of is on disk. A
-record carries its own checksum, so one torn by a crash is told apart from a whole one and simply does not count: its shard is computed
-again. Nothing here is proportional to pixels; a shard costs one record on disk and one byte in memory.
+One append-only file of fixed-size records. A record is appended, and forced to disk, only after the shard it speaks
+of is on disk. A record carries its own checksum, so one torn by a crash is told apart from a whole one and simply
+does not count: its shard is computed again. Nothing here is proportional to pixels; a shard costs one record on disk
+and one byte in memory.
 """
 
 from __future__ import annotations

@@ -82,11 +82,9 @@ def parse_region(region: Window | tuple[int, int, int, int] | str | None) -> Win
     if region is None or isinstance(region, Window):
         return region
     try:
-        numbers = [int(part) for part in (region.split(",") if isinstance(region, str) else region)]
-        if len(numbers) != 4:
-            raise ValueError
+        col, row, width, height = (int(part) for part in (region.split(",") if isinstance(region, str) else region))
     except (TypeError, ValueError) as error:
         raise InputError(
             f"region {region!r} is not COL,ROW,WIDTH,HEIGHT: four whole numbers in pixels, like 2000,1500,800,600"
         ) from error
-    return Window(*numbers)
+    return Window(col, row, width, height)

@@ -26,14 +26,11 @@ from urst_tiles.statistics import MAX_PIXELS, Moments, Statistics
 from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, target_kind, write_bytes
 from urst_tiles.stores.base import StoreLayout
 
-
-
-
 __all__ = ["RunPlan", "plan", "plan_run", "store_layout"]
 
 _MIB = 2**20
-# What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what is resident
-# after their import. Measured by benchmarks/memory.py, rounded up.
+# What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what
+# is resident after their import. Measured by benchmarks/memory.py, rounded up.
 _RUNNING = 96 * _MIB
 _LEAST_RUNTIME = 256 * _MIB
 
@@ -87,9 +84,7 @@ class RunPlan:
             "memory": {
                 "bytes": self.memory.bytes,
                 "budget": self.budget,
-                "phases": {
-                    phase.name: {part.name: part.bytes for part in phase.parts} for phase in self.memory.phases
-                },
+                "phases": {phase.name: {part.name: part.bytes for part in phase.parts} for phase in self.memory.phases},
             },
             "disk": {part.name: part.bytes for part in self.disk},
             "seconds": self.seconds,
@@ -170,15 +165,19 @@ def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayo
     )
 
 
-def _candidates(
-    info: RasterInfo, network: StyleNetwork, options: RunOptions
-) -> Iterator[tuple[TilePlan, int, int]]:
-    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then smaller windows."""
+def _candidates(info: RasterInfo, network: StyleNetwork, options: RunOptions) -> Iterator[tuple[TilePlan, int, int]]:
+    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then smaller
+    windows."""
     batch = options.batch or (1 if choose_device(options.device).type == "cpu" else 8)
     windows = list(_windows(network, options))
     for position, window in enumerate(windows):
         tiles = plan_tiles(
-            info.width, info.height, window=window, halo=_halo(network, options), stride=network.stride, region=options.part
+            info.width,
+            info.height,
+            window=window,
+            halo=_halo(network, options),
+            stride=network.stride,
+            region=options.part,
         )
         if position == 0:
             yield tiles, batch, 2
@@ -249,7 +248,10 @@ def _estimate(
     phases = [
         MemoryPhase("statistics", runtime + _statistics_parts(source, network, options)),
         MemoryPhase("shards", runtime + _shard_parts(source, frozen, tiles, layout, batch, in_flight)),
-        MemoryPhase("pyramid", (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"))),
+        MemoryPhase(
+            "pyramid",
+            (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
+        ),
     ]
     if export:
         part = MemoryPart("export", bigtiff_bytes(layout), "rows of tiles read, compressed and written")
@@ -312,11 +314,16 @@ def _off_grid(tiles: TilePlan) -> bool:
 
 def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPart, ...]:
     size = tiles.region.area * (4 if info.alpha else 3) * np.dtype(info.dtype).itemsize
-    parts = [MemoryPart("store", size, "every pixel, before compression"), MemoryPart("pyramid", size // 3, "a third of it")]
+    parts = [
+        MemoryPart("store", size, "every pixel, before compression"),
+        MemoryPart("pyramid", size // 3, "a third of it"),
+    ]
     if export:
         parts.append(MemoryPart("tiff", size + size // 3, "the same again, before compression"))
     if not info.random_access:
-        parts.append(MemoryPart("spool", spool_bytes(info), f"{info.format} cannot be read at random: an unpacked copy"))
+        parts.append(
+            MemoryPart("spool", spool_bytes(info), f"{info.format} cannot be read at random: an unpacked copy")
+        )
     return tuple(parts)
 
 
@@ -324,7 +331,8 @@ def _neutral_statistics(network: StyleNetwork) -> Statistics:
     """Mean 0 and variance 1 for every norm: the frozen network's shape without a thumbnail."""
     layers = {}
     for name in network.norms:
-        channels = int(getattr(network.module.get_submodule(name), "num_features"))
+        norm: Any = network.module.get_submodule(name)
+        channels = int(norm.num_features)
         layers[name] = Moments(1, np.zeros(channels), np.ones(channels))
     return Statistics(layers, (1, 1))
 

@@ -28,7 +28,7 @@ class _Speed(ProgressColumn):
 
 
 class ProgressBar:
-    """A callback that draws: shards done, megapixels, megapixels a second, time left. Draws nothing where stderr is no terminal."""
+    """A callback that draws shards done, megapixels, speed and time left; nothing where stderr is no terminal."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         console = Console(stderr=True)
@@ -76,7 +76,5 @@ class ProgressBar:
                 self._progress.update(self._task, description="done")
 
     def _draw(self) -> None:
-        counts = (
-            f"{self._pixels_done / 1e6:.1f}/{self._pixels / 1e6:.1f} MP, shards {self._shards_done}/{self._shards}"
-        )
+        counts = f"{self._pixels_done / 1e6:.1f}/{self._pixels / 1e6:.1f} MP, shards {self._shards_done}/{self._shards}"
         self._progress.update(self._task, counts=counts)

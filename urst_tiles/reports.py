@@ -21,16 +21,28 @@ def plan_text(plan: RunPlan) -> str:
     tiles, info = plan.tiles, plan.source
     rows, cols = tiles.grid
     facts = [
-        ("raster", f"{info.width} x {info.height} px, {_bands(info.colour, alpha=info.alpha)}, {info.dtype} ({_megapixels(info.pixels)})"),
-        ("result", f"{tiles.region.width} x {tiles.region.height} px from {tiles.region.col_off},{tiles.region.row_off}"),
+        (
+            "raster",
+            f"{info.width} x {info.height} px ({_megapixels(info.pixels)}), "
+            f"{_bands(info.colour, alpha=info.alpha)}, {info.dtype}",
+        ),
+        (
+            "result",
+            f"{tiles.region.width} x {tiles.region.height} px from {tiles.region.col_off},{tiles.region.row_off}",
+        ),
         ("network", plan.network),
-        ("windows", f"{tiles.tile_count} of {tiles.window} px, core {tiles.core}, halo {tiles.halo}, stride {tiles.stride}"),
+        (
+            "windows",
+            f"{tiles.tile_count} of {tiles.window} px, core {tiles.core}, halo {tiles.halo}, stride {tiles.stride}",
+        ),
         ("shards", f"{len(tiles)} ({cols} across, {rows} down) of up to {tiles.shard} px"),
         ("overhead", f"{tiles.overhead:.3f} pixels run per pixel kept"),
         ("thumbnail", f"{plan.thumbnail[0]} x {plan.thumbnail[1]} px"),
     ]
     if plan.seconds is not None:
-        facts.append(("time", f"about {format_seconds(plan.seconds)}, from a short trial of the network on this machine"))
+        facts.append(
+            ("time", f"about {format_seconds(plan.seconds)}, from a short trial of the network on this machine")
+        )
     lines = [f"{name:<10} {text}" for name, text in facts]
     lines += ["", f"memory     {format_bytes(plan.memory.bytes)} at most, while working on {plan.memory.peak.name}:"]
     lines += _sum(plan.memory.peak.parts)
@@ -100,7 +112,7 @@ def info_text(facts: dict[str, Any]) -> str:
 
 
 def format_seconds(seconds: float) -> str:
-    """"48 s", "3 min 20 s", "2 h 05 min"."""
+    """ "48 s", "3 min 20 s", "2 h 05 min"."""
     if seconds < 100:
         return f"{seconds:.3g} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import platform
 import threading
-import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING
 from urst_tiles import __version__
 from urst_tiles.errors import RunMismatchError
 from urst_tiles.events import Callback, Event, PhaseStarted, RunStarted, ShardFinished, TilesFinished
+from urst_tiles.geometry import Window
 from urst_tiles.ledger import Ledger, Record
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunOptions
 from urst_tiles.planning import RunPlan, store_layout
 from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run
 from urst_tiles.scheduling import ShardJob, local_client, run_shards
-from urst_tiles.shards import ShardReport, to_rgb
+from urst_tiles.shards import ShardReport, crc32, to_rgb
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.spool import spool
 from urst_tiles.statistics import Statistics, collect_statistics
@@ -117,9 +117,7 @@ def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback)
         ledger.add(Record(0, report.index, report.source_crc, report.target_crc))
         reports.append(report)
         tell(
-            ShardFinished(
-                report.index, report.pixels, report.seconds_read, report.seconds_run, report.seconds_written
-            )
+            ShardFinished(report.index, report.pixels, report.seconds_read, report.seconds_run, report.seconds_written)
         )
 
     job = ShardJob(
@@ -147,10 +145,9 @@ def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback)
 def make_pyramid(run: Run, ledger: Ledger, tell: Callback) -> None:
     """Every level from the one before it, shard by shard; what an interrupted run made is not made again."""
     tell(PhaseStarted("pyramid"))
-    sides = [(-(-h // run.store.layout.shard), -(-w // run.store.layout.shard)) for w, h in run.store.levels]
 
     def index(level: int, row: int, col: int) -> int:
-        return row * sides[level][1] + col
+        return row * _columns(run.store, level) + col
 
     build_pyramid(
         run.store,
@@ -191,25 +188,34 @@ def _store(
 
 
 def _check_resumed(run: Run, ledger: Ledger) -> None:
-    """Forget shards whose files are gone; when the source's fingerprint changed, see that the pixels used are still those there are.
+    """Forget shards whose files are gone; when the source's fingerprint changed, see that the pixels used are still
+    those there are.
 
     A file that was truncated and is whole again goes on; one that was edited is refused.
     """
     there = read_run(run.folder.store)
     tiles, changed = run.plan.tiles, there is None or there.source != run.record.source
     for record in list(ledger.records()):
-        if record.level:
-            continue
-        shard = tiles[record.index]
-        if not run.store.has_shard(0, shard.row, shard.col):
-            ledger.forget(0, record.index)
-        elif changed and zlib.crc32(run.source.read(shard.window)) != record.source_crc:
-            raise RunMismatchError(
-                f"{run.source.name} changed since this run began: its pixels {shard.window} are others now. "
-                "Put the old file back to go on, or use overwrite (--overwrite) to start afresh"
-            )
+        row, col = divmod(record.index, _columns(run.store, record.level))
+        if not run.store.has_shard(record.level, row, col):
+            ledger.forget(record.level, record.index)
+        elif changed and record.level == 0:
+            _check_pixels(run.source, tiles[record.index].window, record)
     if changed:
         run.folder.save_record(run.record)
+
+
+def _check_pixels(source: Source, window: Window, record: Record) -> None:
+    if crc32(source.read(window)) != record.source_crc:
+        raise RunMismatchError(
+            f"{source.name} changed since this run began: its pixels {window} are others now. "
+            "Put the old file back to go on, or use overwrite (--overwrite) to start afresh"
+        )
+
+
+def _columns(store: OmeZarrStore, level: int) -> int:
+    """Shards across a level: what turns a shard's index into its row and column."""
+    return -(-store.levels[level][0] // store.layout.shard)
 
 
 def _room(client: Client) -> int:

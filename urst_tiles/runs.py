@@ -1,7 +1,8 @@
 """A run on disk: what it is (run.json), whether another one may go on with it, and where its files stand.
 
-While a run is under way everything it writes stands in ``<target>.partial.zarr``; the target's own name appears only when the result is
-whole, by a rename. Beside the arrays that folder holds ``urst/``: ``run.json``, ``statistics.safetensors`` and ``ledger/``.
+While a run is under way everything it writes stands in ``<target>.partial.zarr``; the target's own name appears only
+when the result is whole, by a rename. Beside the arrays that folder holds ``urst/``: ``run.json``,
+``statistics.safetensors`` and ``ledger/``.
 """
 
 from __future__ import annotations
@@ -97,7 +98,9 @@ class RunFolder:
             return "new"
         there = read_run(self.store)
         if there is None:
-            raise StoreError(f"{self.store} exists but holds no run of this program; remove it or choose another target")
+            raise StoreError(
+                f"{self.store} exists but holds no run of this program; remove it or choose another target"
+            )
         differences = there.differences(record)
         if differences:
             raise RunMismatchError(

@@ -1,8 +1,8 @@
 """Dask runs the shards: in this process by default, on any cluster when given one.
 
-A task carries a shard's index and returns a small report; pixels never cross the scheduler. The network, the source and the store go to
-each worker once, as a plugin. The driver keeps a few shards in flight and no more: Dask's own queue would hand a single worker
-thousands of them.
+A task carries a shard's index and returns a small report; pixels never cross the scheduler. The network, the source
+and the store go to each worker once, as a plugin. The driver keeps a few shards in flight and no more: Dask's own
+queue would hand a single worker thousands of them.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class ShardJob:
     precision: Precision
 
 
-class _JobPlugin(WorkerPlugin):  # type: ignore[misc]
+class _JobPlugin(WorkerPlugin):
     """Holds a job on a worker: one engine, made when first needed, behind one lock."""
 
     def __init__(self, name: str, job: ShardJob) -> None:
@@ -72,7 +72,7 @@ class _JobPlugin(WorkerPlugin):  # type: ignore[misc]
 
 def _process(name: str, index: int) -> ShardReport:
     """The task."""
-    plugin = get_worker().plugins[name]
+    plugin: Any = get_worker().plugins[name]
     report: ShardReport = plugin.process(index)
     return report
 
@@ -111,10 +111,11 @@ def run_shards(
     on_report: Callable[[ShardReport], None],
     on_tiles: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Run shards, at most ``in_flight`` of them at a time, and hand over each report as it comes, in no particular order.
+    """Run shards, at most ``in_flight`` of them at a time, and hand over each report as it comes, in no particular
+    order.
 
-    When a shard fails no new one is started, those in flight are finished and reported, and then the first error is raised. ``on_tiles``
-    is called from another thread with (shard index, pixels).
+    When a shard fails no new one is started, those in flight are finished and reported, and then the first error is
+    raised. ``on_tiles`` is called from another thread with (shard index, pixels).
     """
     name = f"urst-tiles-{uuid.uuid4().hex}"
     if on_tiles is not None:

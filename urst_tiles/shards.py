@@ -7,6 +7,7 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from urst_tiles.geometry import Shard, Tile, Window
 from urst_tiles.sources.base import Pixels, RasterInfo, Source
 from urst_tiles.stores.base import Store
 
-__all__ = ["ShardReport", "process_shard", "run_tiles", "to_rgb"]
+__all__ = ["ShardReport", "crc32", "process_shard", "run_tiles", "to_rgb"]
 
 TilesCallback = Callable[[int], None]
 """Told the number of kept pixels each time a batch of windows has been run."""
@@ -53,7 +54,7 @@ def process_shard(
     started = time.perf_counter()
     block = source.read(shard.window)
     read = time.perf_counter()
-    source_crc = zlib.crc32(block)
+    source_crc = crc32(block)
     picture = run_tiles(shard.tiles, shard.core, block, shard.window, source.info, engine, batch, lock, on_tiles)
     del block
     run = time.perf_counter()
@@ -62,7 +63,7 @@ def process_shard(
         index=shard.index,
         pixels=shard.core.area,
         source_crc=source_crc,
-        target_crc=zlib.crc32(picture),
+        target_crc=crc32(picture),
         seconds_read=read - started,
         seconds_run=run - read,
         seconds_written=time.perf_counter() - run,
@@ -80,7 +81,8 @@ def run_tiles(
     lock: threading.Lock,
     on_tiles: TilesCallback | None = None,
 ) -> Pixels:
-    """Run the windows of ``tiles``, all inside ``block``, and put their cores together: (3 or 4, height, width) of ``core``."""
+    """Run the windows of ``tiles``, all inside ``block``, and put their cores together: (3 or 4, height, width) of
+    ``core``."""
     picture: Pixels = np.empty((3 + info.alpha, core.height, core.width), dtype=info.dtype)
     for group in _batches(tiles, batch):
         windows = np.stack(
@@ -101,8 +103,13 @@ def run_tiles(
 def to_rgb(pixels: Pixels, info: RasterInfo) -> Pixels:
     """(H, W, bands) → (H, W, 3): alpha left out, grey repeated."""
     if info.colour == "grey":
-        return np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3))
+        return cast("Pixels", np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)))
     return pixels[..., :3]
+
+
+def crc32(pixels: Pixels) -> int:
+    """CRC-32 of an array's bytes in C order."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
 
 
 def _batches(tiles: tuple[Tile, ...], batch: int) -> Iterator[list[Tile]]:
@@ -110,7 +117,8 @@ def _batches(tiles: tuple[Tile, ...], batch: int) -> Iterator[list[Tile]]:
     group: list[Tile] = []
     for tile in sorted(tiles, key=lambda t: (t.window.height, t.window.width, t.index)):
         if group and (
-            len(group) == batch or (group[0].window.height, group[0].window.width) != (tile.window.height, tile.window.width)
+            len(group) == batch
+            or (group[0].window.height, group[0].window.width) != (tile.window.height, tile.window.width)
         ):
             yield group
             group = []

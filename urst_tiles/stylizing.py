@@ -1,5 +1,5 @@
-"""stylize(): a thumbnail is run through a style network once, its normalisation statistics freeze the network into a plain convolution
-net, and that net is applied window by window to a raster that never sits in memory."""
+"""stylize(): a thumbnail is run through a style network once, its normalisation statistics freeze the network into a
+plain convolution net, and that net is applied window by window to a raster that never sits in memory."""
 
 from __future__ import annotations
 
@@ -109,9 +109,7 @@ def stylize(
     state = folder.state(record, overwrite=overwrite)
     if state == "new":
         folder.clear()
-    run = begin(
-        raster, chosen, run_plan, wanted, folder, record, statistics, tell, resume=state == "resume"
-    )
+    run = begin(raster, chosen, run_plan, wanted, folder, record, statistics, tell, resume=state == "resume")
     with folder.locked(), Ledger(folder.ledger) as ledger:
         shards_started = time.perf_counter()
         reports = make_shards(run, ledger, client, tell)

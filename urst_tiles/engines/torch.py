@@ -1,11 +1,12 @@
 """PyTorch, on a CPU or a GPU.
 
-Whole levels cross the bus (uint8 is a quarter of float32); scaling to [0, 1], the network and rounding back happen on the device.
+Whole levels cross the bus (uint8 is a quarter of float32); scaling to [0, 1], the network and rounding back happen on
+the device.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ Precision = Literal["float32", "bfloat16", "float16"]
 
 
 def choose_device(device: str) -> torch.device:
-    """"auto" is the first CUDA device if there is one, else the CPU.
+    """ "auto" is the first CUDA device if there is one, else the CPU.
 
     Raises:
         InputError: the device is unknown or not there.
@@ -45,7 +46,10 @@ class TorchEngine:
         self._device = choose_device(device)
         self._dtype: torch.dtype = getattr(torch, precision)
         # Moving a module changes it in place: the engine works on the one it was given, as nobody else runs it.
-        self._network = network.eval().to(self._device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._network = network.eval().to(self._device)
+        for parameter in self._network.parameters():
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._precision = precision
 
     @property
@@ -64,8 +68,8 @@ class TorchEngine:
             del levels
             picture = picture.float().mul_(top).round_()
             wide = torch.uint8 if windows.dtype == np.uint8 else torch.int32
-            result = picture.to(wide).cpu().numpy()
-        return result if result.dtype == windows.dtype else result.astype(windows.dtype)
+            result: Pixels = picture.to(wide).cpu().numpy()
+        return result if result.dtype == windows.dtype else cast("Pixels", result.astype(windows.dtype))
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self._device.type, dtype=self._dtype, enabled=self._precision != "float32")
