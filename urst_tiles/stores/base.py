@@ -42,8 +42,8 @@ class StoreLayout:
 class Store(Protocol):
     """A pyramid of arrays (bands, height, width) that is written in whole shards, each by one writer.
 
-    Implementations pickle small (they carry a path) and open lazily; different shards may be written from different threads or
-    processes at once.
+    Implementations pickle small (they carry a path) and open lazily; different shards may be written from different
+    threads or processes at once.
     """
 
     @property
@@ -60,7 +60,9 @@ class Store(Protocol):
         ...
 
     def write_shard(self, level: int, row: int, col: int, pixels: Pixels) -> None:
-        """Write one whole shard: (bands, height, width), clipped at the array's far edges. Idempotent; on disk when it returns.
+        """Write one whole shard: (bands, height, width), clipped at the array's far edges.
+
+        Idempotent; on disk when it returns.
 
         Raises:
             StoreError: it cannot be written (a full disk, a missing right); the message says so and names the store.

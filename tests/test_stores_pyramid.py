@@ -1,0 +1,117 @@
+"""The pyramid is the definition's, whatever the sizes, and is built once."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from tests.stores_support import finished_store, halved, layout_for, pixels_for, write_level
+from urst_tiles.errors import InputError, StoreError
+from urst_tiles.geometry import Window
+from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards, write_pyramid_shard
+from urst_tiles.stores.metadata import shard_grid
+from urst_tiles.stores.pyramid import halve
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pixels=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda dtype: hnp.arrays(dtype, st.tuples(st.integers(1, 4), st.integers(1, 9), st.integers(1, 9)))
+    )
+)
+def test_halving_is_the_definition(pixels: Any) -> None:
+    half = halve(pixels)
+    assert half.dtype == pixels.dtype
+    np.testing.assert_array_equal(half, halved(pixels))
+
+
+def test_halving_rounds_half_up_and_never_overflows() -> None:
+    block = np.array([[[0, 1], [1, 0]]], np.uint8)
+    assert halve(block).item() == 1  # 0.5
+    assert halve(np.array([[[2, 3]]], np.uint8)).item() == 3  # 2.5, where rounding to even gives 2
+    assert (halve(np.full((3, 101, 67), 255, np.uint8)) == 255).all()
+    assert (halve(np.full((3, 101, 67), 65535, np.uint16)) == 65535).all()
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    width=st.integers(1, 90),
+    height=st.integers(1, 90),
+    bands=st.sampled_from([3, 4]),
+    dtype=st.sampled_from(["uint8", "uint16"]),
+    chunk=st.sampled_from([7, 16]),
+    cores=st.integers(1, 3),
+)
+def test_every_level_is_half_of_the_one_before(
+    width: int,
+    height: int,
+    bands: Literal[3, 4],
+    dtype: Literal["uint8", "uint16"],
+    chunk: int,
+    cores: int,
+) -> None:
+    layout = layout_for(width, height, bands, dtype, chunk=chunk, cores=cores)
+    with tempfile.TemporaryDirectory() as folder:
+        store, expected = finished_store(Path(folder) / "a.zarr", layout)
+        for level, (w, h) in enumerate(store.levels):
+            if level:
+                expected = halved(expected)
+            np.testing.assert_array_equal(store.read(level, Window(0, 0, w, h)), expected)
+        assert max(store.levels[-1]) <= chunk
+
+
+def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
+    layout = layout_for(100, 80)
+    store = OmeZarrStore.create(tmp_path / "a.zarr", layout)
+    write_level(store, pixels_for(layout))
+    marked: list[tuple[int, int, int]] = []
+
+    def mark_five(level: int, row: int, col: int) -> None:
+        assert store.has_shard(level, row, col)
+        marked.append((level, row, col))
+        if len(marked) == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_pyramid(store, mark=mark_five)
+    first = list(marked)
+    build_pyramid(store, done=lambda *shard: shard in first, mark=lambda *shard: marked.append(shard))
+    assert marked == list(pyramid_shards(layout))
+    assert len(set(marked)) == len(marked)
+    grid = [shard_grid(layout, level) for level in range(1, len(store.levels))]
+    assert len(marked) == sum(rows * cols for rows, cols in grid)
+
+
+def test_a_gap_is_an_error(tmp_path: Path) -> None:
+    layout = layout_for(100, 80)
+    store = OmeZarrStore.create(tmp_path / "a.zarr", layout)
+    pixels = pixels_for(layout)
+    for row, col in [(0, 0), (0, 1), (1, 0)]:
+        y, x = store.shard_window(0, row, col).slices
+        store.write_shard(0, row, col, pixels[:, y, x])
+    with pytest.raises(StoreError, match="level 1 cannot be built: shard 1,1 of level 0 is missing"):
+        write_pyramid_shard(store, 1, 0, 0)
+    assert not store.has_shard(1, 0, 0)
+
+
+def test_the_full_size_is_not_built(tmp_path: Path) -> None:
+    store = OmeZarrStore.create(tmp_path / "a.zarr", layout_for(100, 80))
+    with pytest.raises(InputError, match="there are levels 1 to 3 to build, not 0"):
+        write_pyramid_shard(store, 0, 0, 0)
+    with pytest.raises(InputError, match="there are levels 1 to 3 to build, not 4"):
+        write_pyramid_shard(store, 4, 0, 0)
+    with pytest.raises(InputError, match="level 1 has 2 x 2 shards and no shard 5,0"):
+        write_pyramid_shard(store, 1, 5, 0)
+
+
+def test_a_store_of_one_level_has_no_pyramid(tmp_path: Path) -> None:
+    store, _ = finished_store(tmp_path / "a.zarr", layout_for(16, 5))
+    assert store.levels == ((16, 5),)
+    assert list(pyramid_shards(store.layout)) == []
