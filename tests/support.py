@@ -19,7 +19,9 @@ def picture(height: int, width: int, bands: int = 3, dtype: str = "uint8", seed:
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float64)
     planes = [
-        0.5 + 0.3 * np.sin(x / (7 + 3 * b) + seed) * np.cos(y / (11 + 2 * b)) + 0.1 * rng.standard_normal((height, width))
+        0.5
+        + 0.3 * np.sin(x / (7 + 3 * b) + seed) * np.cos(y / (11 + 2 * b))
+        + 0.1 * rng.standard_normal((height, width))
         for b in range(bands)
     ]
     top = np.iinfo(dtype).max
@@ -43,7 +45,8 @@ def write_tiff(path: Path, pixels: NDArray[Any], tile: int = 64, **options: Any)
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """Relative path → SHA-256 of every file of a result, the ledger left out: its order is that in which shards ended."""
+    """Relative path → SHA-256 of every file of a result, the ledger left out: its order is that in which shards
+    ended."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob("*"))

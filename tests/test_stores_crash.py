@@ -3,11 +3,14 @@ it."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +202,37 @@ def test_a_file_that_may_not_grow_leaves_no_trace(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert len(lines) == 2
     assert all("a file grew past what the file system or a limit (ulimit -f) allows" in line for line in lines)
+    assert digests(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "the disk is full. Free some space"),
+        (errno.EDQUOT, "the disk quota is used up. Free some space"),
+        (errno.EACCES, "permission denied. Mend the permissions"),
+        (errno.EROFS, "the file system is read-only. Choose another place"),
+        (errno.EIO, os.strerror(errno.EIO)),
+    ],
+)
+def test_what_the_system_says_is_said_clearly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
+    store, pixels = finished_store(tmp_path / "a.zarr", layout_for(40, 40))
+    before = digests(tmp_path)
+
+    def fail(_: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "fsync", fail)
+    attempts: dict[str, Callable[[], object]] = {
+        f"cannot write shard 0,0 of level 0 of {tmp_path}/a.zarr": lambda: write_level(store, pixels),
+        f"cannot create {tmp_path}/b.zarr": lambda: OmeZarrStore.create(tmp_path / "b.zarr", layout_for(40, 40)),
+        f"cannot write {tmp_path}/a.tif": lambda: export_bigtiff(store, tmp_path / "a.tif"),
+    }
+    for what, work in attempts.items():
+        with pytest.raises(StoreError, match=re.escape(f"{what}: {words}")):
+            work()
     assert digests(tmp_path) == before
 
 

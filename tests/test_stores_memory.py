@@ -61,6 +61,6 @@ def test_memory_stays_under_its_bounds(tmp_path: Path, side: int) -> None:
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     layout = StoreLayout(side, side, 3, "uint8", 476, 1904)
-    assert 10_000_000 < found["write"] <= write_bytes(layout)
+    assert 5_000_000 < found["write"] <= write_bytes(layout)
     assert found["pyramid"] <= pyramid_bytes(layout)
     assert found["bigtiff"] <= bigtiff_bytes(layout, memory=memory)

@@ -40,7 +40,7 @@ def test_halving_rounds_half_up_and_never_overflows() -> None:
     assert (halve(np.full((3, 101, 67), 65535, np.uint16)) == 65535).all()
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     width=st.integers(1, 90),
     height=st.integers(1, 90),

@@ -113,7 +113,9 @@ def test_a_region_is_byte_for_byte_the_same_part_of_the_full_result(
 
 
 def test_law_11_metadata_written_is_metadata_read(tmp_path: Path) -> None:
-    profile = pyvips.Image.black(1, 1).copy(interpretation="srgb").icc_export(output_profile="p3").get("icc-profile-data")
+    profile = (
+        pyvips.Image.black(1, 1).copy(interpretation="srgb").icc_export(output_profile="p3").get("icc-profile-data")
+    )
     pixels = picture(70, 90, 4, "uint16")
     source = write_tiff(
         tmp_path / "in.tif",
@@ -293,9 +295,7 @@ def test_too_small_a_budget_names_the_smallest_that_works(tmp_path: Path, small_
         stylize(source, tmp_path / "o.zarr", network=small_network, memory="1MiB")
     assert left_in(tmp_path) == ["in.tif"]
     # The estimate counts what is resident now, which may grow a little between the two calls.
-    stylize(
-        source, tmp_path / "o.zarr", network=small_network, memory=caught.value.smallest + 32 * 2**20, thumbnail=64
-    )
+    stylize(source, tmp_path / "o.zarr", network=small_network, memory=caught.value.smallest + 32 * 2**20, thumbnail=64)
 
 
 def test_a_blank_raster_is_finite_and_said(tmp_path: Path, small_network: StyleNetwork) -> None:

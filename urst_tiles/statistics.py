@@ -1,11 +1,12 @@
 """Statistics: what a thumbnail tells a network. It goes through once, and every norm layer's input is measured.
 
-Each layer is measured after the layers before it were normalised with what was measured of them, so that the thumbnail's picture is
-exactly what the frozen network makes of it.
+Each layer is measured after the layers before it were normalised with what was measured of them, so that the
+thumbnail's picture is exactly what the frozen network makes of it.
 
-A thumbnail of a panorama may be ten times wider than high. Above ``max_pixels`` it goes window by window instead, in bounded memory:
-for each norm layer in turn, with all earlier ones frozen, every window runs up to that layer, and the moments of the windows' cores
-are combined. The windows' halo makes their cores equal to the whole's, so both ways agree.
+A thumbnail of a panorama may be ten times wider than high. Above ``max_pixels`` it goes window by window instead, in
+bounded memory: for each norm layer in turn, with all earlier ones frozen, every window runs up to that layer, and the
+moments of the windows' cores are combined. The windows' halo makes their cores equal to the whole's, so both ways
+agree.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ from torch import Tensor, nn
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.geometry import Tile, plan_tiles
 from urst_tiles.networks.base import StyleNetwork
+from urst_tiles.networks.freezing import flatten
 from urst_tiles.networks.moments import Moments, Statistics
-from urst_tiles.networks.normalization import frozen_norm
+from urst_tiles.networks.normalization import Leaf, frozen_norm
 from urst_tiles.networks.padding import reflected_indices, round_up
 from urst_tiles.sources.base import Pixels
 
@@ -39,8 +41,8 @@ _log = logging.getLogger(__name__)
 def collect_statistics(network: StyleNetwork, thumbnail: Pixels, *, max_pixels: int = MAX_PIXELS) -> Statistics:
     """Moments of every norm layer of ``network`` over ``thumbnail``.
 
-    ``thumbnail`` is (H, W, 3), (H, W, 1) or (H, W), uint8 or uint16, without alpha. Above ``max_pixels`` pixels it is run in
-    windows of about that area, which gives the same moments in bounded memory and takes longer.
+    ``thumbnail`` is (H, W, 3), (H, W, 1) or (H, W), uint8 or uint16, without alpha. Above ``max_pixels`` pixels it is
+    run in windows of about that area, which gives the same moments in bounded memory and takes longer.
 
     Raises:
         InputError: the thumbnail has another shape or type.
@@ -68,7 +70,7 @@ class _Stop(Exception):  # noqa: N818  (not an error: the way out of a forward p
     """Everything that was wanted of this pass has been measured."""
 
 
-class _Meter(nn.Module):
+class _Meter(Leaf):
     """Stands in for a norm layer: measures its input, then normalises with what it measured."""
 
     def __init__(self, name: str, norm: nn.Module, layers: dict[str, Moments], *, last: bool) -> None:
@@ -89,13 +91,13 @@ def _in_one_pass(network: StyleNetwork, image: Pixels, _max_pixels: int) -> dict
     for name in network.norms:
         module.set_submodule(name, _Meter(name, module.get_submodule(name), layers, last=name == network.norms[-1]))
     try:
-        module(_tensor(image, network))
+        flatten(module)(_tensor(image, network))
     except _Stop:
         return layers
     raise NetworkError(f"the norm layers of {network.name} run in another order on this thumbnail")
 
 
-class _Probe(nn.Module):
+class _Probe(Leaf):
     """Stands in for the norm layer in question: hands out its input and ends the pass."""
 
     def __init__(self) -> None:
@@ -115,7 +117,7 @@ def _in_windows(network: StyleNetwork, image: Pixels, max_pixels: int) -> dict[s
         norm, probe = module.get_submodule(name), _Probe()
         module.set_submodule(name, probe)
         total: Moments | None = None
-        for moments in _of_windows(network, module, probe, image, tiles):
+        for moments in _of_windows(network, flatten(module), probe, image, tiles):
             total = moments if total is None else total + moments
         if total is None:
             raise NetworkError(f"norm layer {name} of {network.name} did not run on this thumbnail")
@@ -145,8 +147,8 @@ def _at_pitch(start: int, end: int, pixels: int, positions: int, stride: int) ->
     density = Fraction(positions, pixels)
     if (density * stride).denominator != 1:
         raise NetworkError(
-            f"a norm layer sees {positions} positions for a window of {pixels} px: its feature map does not lie on the image's "
-            "grid, so that a large thumbnail cannot be measured in windows. Use a smaller thumbnail"
+            f"a norm layer sees {positions} positions for a window of {pixels} px: its feature map does not lie "
+            "on the image's grid, so that a large thumbnail cannot be measured in windows. Use a smaller thumbnail"
         )
     return slice(int(start * density), int(end * density))
 

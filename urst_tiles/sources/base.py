@@ -19,7 +19,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 
 @dataclass(frozen=True, slots=True)
 class RasterInfo:
-    """What is known of a raster before a pixel is read. All of it is as the source presents it: orientation already applied."""
+    """What is known of a raster before a pixel is read, as the source presents it: orientation already applied."""
 
     width: int
     # in pixels
@@ -68,8 +68,8 @@ class RasterInfo:
 class Source(Protocol):
     """Where pixels come from.
 
-    Implementations pickle small (they carry a path and open it lazily in the process that reads) and are safe to read from several
-    threads at once. Nothing is decoded before the first :meth:`read` or :meth:`thumbnail`.
+    Implementations pickle small (they carry a path and open it lazily in the process that reads) and are safe to read
+    from several threads at once. Nothing is decoded before the first :meth:`read` or :meth:`thumbnail`.
     """
 
     @property
@@ -85,13 +85,22 @@ class Source(Protocol):
         ...
 
     def read(self, window: Window) -> Pixels:
-        """The pixels of a window inside the raster: (height, width, bands), in the raster's dtype, C-contiguous, owned by the caller.
+        """The pixels of a window: (height, width, bands), in the raster's dtype, C-contiguous, owned by the caller.
 
         Raises:
+            InputError: the window reaches outside the raster.
             SourceError: the window cannot be decoded; the message names the file and the window.
         """
         ...
 
     def thumbnail(self, short_side: int) -> Pixels:
-        """The whole raster shrunk (never enlarged) so that its shorter side is ``short_side``: (height, width, bands)."""
+        """The whole raster shrunk, never enlarged, to a shorter side of ``short_side``: (height, width, bands).
+
+        Raises:
+            SourceError: it cannot be decoded.
+        """
+        ...
+
+    def cache_bytes(self, width: int) -> int:
+        """Upper bound, in bytes, of what reading windows of this width keeps beyond the array, per reading thread."""
         ...

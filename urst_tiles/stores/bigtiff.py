@@ -15,9 +15,9 @@ from urst_tiles.errors import InputError, StoreError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import Store, StoreLayout
-from urst_tiles.stores.encoding import read_bytes
 from urst_tiles.stores.files import PARTIAL, storage_errors, sync_file, sync_folder
 from urst_tiles.stores.metadata import level_sizes, shard_grid
+from urst_tiles.stores.reading import read_bytes
 
 __all__ = ["BIGTIFF_MEMORY", "Compression", "bigtiff_bytes", "export_bigtiff"]
 

@@ -1,37 +1,36 @@
-"""A shard's bytes: what zarr writes for one whole shard, made in memory by zarr itself.
+"""A shard's file: its chunks compressed one after the other, then where each of them stands.
 
-Written through zarr's own local store, a shard that is written again would first be read (and one torn by a power cut
-could not be replaced), and it would be renamed before it is flushed. Encoded here, it is put in its place in one
-durable step.
+This is zarr's ``sharding_indexed`` codec, written out a few chunks at a time. Written through zarr, a shard takes two
+to three times its size beside the pixels (the chunks compressed, the shard they are joined into, with some versions a
+copy more), one that is written again is first read, so that one torn by a power cut cannot be replaced, and it is
+renamed before it is flushed.
 """
 
 from __future__ import annotations
 
-import contextlib
-import math
-import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import google_crc32c
 import numpy as np
-import zarr
+from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
-from zarr.storage import MemoryStore
 
-from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
-__all__ = ["array_options", "encode_shard", "limited_zarr", "read_bytes", "read_parts", "write_bytes"]
+__all__ = ["array_options", "encode_shard", "write_bytes"]
 
-_CONCURRENCY = 4
-"""Chunks that zarr works on at once in one call: it bounds what a call takes beyond its result."""
+_WORKERS = 4
+"""Threads that compress a shard's chunks."""
 
-_LIMITED = ("async.concurrency", "threading.max_workers")
+_CLEVEL = 1
 
-_READ_CHUNKS = 2
-"""Neighbouring chunks that are read in one call."""
+_ABSENT = np.iinfo(np.uint64).max
+"""In the index, in place of the offset and the length of a chunk that is not there."""
 
 
 def array_options(layout: StoreLayout) -> dict[str, Any]:
@@ -43,91 +42,64 @@ def array_options(layout: StoreLayout) -> dict[str, Any]:
         "shards": (layout.bands, layout.shard, layout.shard),
         # Measured on photographs: with its bits shuffled, zstd's fastest level stores 15 % less in 8 bit and 20 %
         # less in 16 bit than without, nearly as fast; level 3 is twice as slow for 1 % in 16 bit.
-        "compressors": BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=itemsize),
+        "compressors": BloscCodec(cname="zstd", clevel=_CLEVEL, shuffle="bitshuffle", typesize=itemsize),
         "fill_value": 0,
         "dimension_names": ("c", "y", "x"),
         "config": {"write_empty_chunks": True},
     }
 
 
-def encode_shard(layout: StoreLayout, pixels: Pixels) -> memoryview:
-    """What the file of a whole shard holds, from its (bands, height, width) pixels, clipped at the array's far edges.
+def encode_shard(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
+    """What the file of a whole shard holds, in parts, from its (bands, height, width) pixels.
 
-    The same pixels give the same bytes. Chunks wholly outside the array are left out, as zarr does.
+    The same pixels give the same bytes. At the array's far edges the pixels are clipped; chunks wholly outside are left
+    out and those half inside are filled with 0, as zarr does.
     """
-    stored: dict[str, Any] = {}
-    with limited_zarr():
-        array = zarr.create_array(MemoryStore(stored), shape=pixels.shape, **array_options(layout))
-        array[...] = pixels
-    encoded: NDArray[np.uint8] = np.ascontiguousarray(stored["c/0/0/0"].as_numpy_array())
-    return encoded.data.cast("B")
+    across, side = layout.shard // layout.chunk, layout.chunk
+    codec = Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE)
+    index = np.full((across, across, 2), _ABSENT, "<u8")
+    places = [(row, col) for row in range(-(-pixels.shape[1] // side)) for col in range(-(-pixels.shape[2] // side))]
+
+    def compress(place: tuple[int, int]) -> bytes:
+        return bytes(codec.encode(_chunk(layout, pixels, *place)))
+
+    offset = 0
+    for place, part in zip(places, _in_order(compress, places), strict=True):
+        yield part
+        index[place] = offset, len(part)
+        offset += len(part)
+    yield index.tobytes()
+    yield google_crc32c.value(index.tobytes()).to_bytes(4, "little")
 
 
 def write_bytes(layout: StoreLayout) -> int:
     """Upper bound of the memory, in bytes, that writing one shard takes beyond the caller's array.
 
-    The compressed chunks and the shard they are joined into stand side by side, at worst no smaller than the pixels;
-    beside them the chunks in work: padded, shuffled and compressed.
+    The chunks in work, each cut out of the pixels and compressed, at worst to its own size; as much again is kept by
+    the threads, which take a little themselves.
     """
-    itemsize = np.dtype(layout.dtype).itemsize
-    chunk = layout.bands * layout.chunk**2 * itemsize
-    side_x, side_y = (
-        min(layout.shard, math.ceil(n / layout.chunk) * layout.chunk) for n in (layout.width, layout.height)
-    )
-    shard = layout.bands * side_x * side_y * itemsize
-    return 2 * shard + 3 * _CONCURRENCY * chunk
+    return 4 * _WORKERS * layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize + 2 * 2**20
 
 
-def read_bytes(layout: StoreLayout) -> int:
-    """Upper bound of the memory, in bytes, that one read takes beyond its result.
-
-    Some chunks are read at once: compressed, decoded, joined and in zarr's own result; as much again is kept by the
-    threads.
-    """
-    return 8 * _READ_CHUNKS * layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize
-
-
-def read_parts(layout: StoreLayout, window: Window) -> Iterator[Window]:
-    """Cut a window into what is read at once: the part of it in a few neighbouring chunks.
-
-    zarr holds a call's compressed chunks, its decoded ones and its result side by side; cut up, that is little,
-    whatever the window's size.
-    """
-    tall, wide = layout.chunk, layout.chunk * _READ_CHUNKS
-    for row in range(window.row_off // tall, -(-window.row_end // tall)):
-        for col in range(window.col_off // wide, -(-window.col_end // wide)):
-            part = Window(col * wide, row * tall, wide, tall).intersect(window)
-            if part is not None:  # always so: the ranges are the cells that the window touches
-                yield part
+def _chunk(layout: StoreLayout, pixels: Pixels, row: int, col: int) -> NDArray[Any]:
+    """One whole chunk, (bands, chunk, chunk), little-endian."""
+    side = layout.chunk
+    part = pixels[:, row * side : (row + 1) * side, col * side : (col + 1) * side]
+    little = np.dtype(layout.dtype).newbyteorder("<")
+    if part.shape[1:] == (side, side):
+        return np.ascontiguousarray(part, little)
+    chunk = np.zeros((layout.bands, side, side), little)
+    chunk[:, : part.shape[1], : part.shape[2]] = part
+    return chunk
 
 
-class _Limit:
-    """Holds zarr's concurrency down while at least one thread is inside.
-
-    zarr knows this setting only process-wide, and setting it back while another thread still works would lift that
-    thread's limit: so the first one in sets it and the last one out sets it back. Threads are limited too, where zarr
-    has started none yet: each keeps the memory it once worked in.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._setting = contextlib.ExitStack()
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            if self._inside == 0:
-                limits = {key: min(zarr.config.get(key, None) or _CONCURRENCY, _CONCURRENCY) for key in _LIMITED}
-                self._setting.enter_context(zarr.config.set(limits))
-            self._inside += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._setting.close()
-
-
-limited_zarr = _Limit()
+def _in_order(work: Callable[[tuple[int, int]], bytes], places: list[tuple[int, int]]) -> Iterator[bytes]:
+    """Like map, by some threads, with no more results waiting than there are threads."""
+    waiting: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        for place in places:
+            if len(waiting) == _WORKERS:
+                yield waiting.popleft().result()
+            waiting.append(pool.submit(work, place))
+        while waiting:
+            yield waiting.popleft().result()

@@ -6,7 +6,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from urst_tiles.errors import StoreError
@@ -40,7 +40,7 @@ def storage_errors(what: str) -> Iterator[None]:
         raise StoreError(f"{what}: {reason}") from error
 
 
-def write_durably(path: Path, data: memoryview) -> None:
+def write_durably(path: Path, parts: Iterable[bytes]) -> None:
     """Write a file that is on the disk, whole and under its name, when this returns; until then that name is untouched.
 
     The data is flushed before the rename: a power cut must not leave a name with nothing behind it. Several processes
@@ -53,7 +53,7 @@ def write_durably(path: Path, data: memoryview) -> None:
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("xb") as file:
-            file.write(data)
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

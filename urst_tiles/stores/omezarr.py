@@ -15,15 +15,16 @@ from urst_tiles.errors import InputError, StoreError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
-from urst_tiles.stores.encoding import array_options, encode_shard, limited_zarr, read_parts
+from urst_tiles.stores.encoding import array_options, encode_shard
 from urst_tiles.stores.files import storage_errors
 from urst_tiles.stores.metadata import GROUP_KEY, UNFINISHED, group_attributes, layout_of, level_sizes
 from urst_tiles.stores.places import place_of
+from urst_tiles.stores.reading import limited_zarr, read_parts
 
 __all__ = ["OmeZarrStore"]
 
 # What zarr and its codecs raise for bytes that are not what they should be.
-_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RuntimeError)
+_MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +39,7 @@ class Place(Protocol):
 
     def has(self, key: str) -> bool: ...
 
-    def put(self, key: str, data: memoryview) -> None:
+    def put(self, key: str, parts: Iterable[bytes]) -> None:
         """Store one whole file; readers see the old one or the new one."""
         ...
 
@@ -76,8 +76,8 @@ class Folder:
     def has(self, key: str) -> bool:
         return (self._path / key).is_file()
 
-    def put(self, key: str, data: memoryview) -> None:
-        write_durably(self._path / key, data)
+    def put(self, key: str, parts: Iterable[bytes]) -> None:
+        write_durably(self._path / key, parts)
 
     def reader(self) -> ZarrStore:
         return LocalStore(self._path, read_only=True)
@@ -133,9 +133,9 @@ class Url:
         files, root = self._files()
         return bool(files.exists(f"{root}/{key}"))
 
-    def put(self, key: str, data: memoryview) -> None:
+    def put(self, key: str, parts: Iterable[bytes]) -> None:
         files, root = self._files()
-        files.pipe_file(f"{root}/{key}", bytes(data))
+        files.pipe_file(f"{root}/{key}", b"".join(parts))
 
     def reader(self) -> ZarrStore:
         return FsspecStore.from_url(self._url, read_only=True)

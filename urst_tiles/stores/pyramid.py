@@ -19,8 +19,9 @@ from urst_tiles.errors import InputError, StoreError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import Store, StoreLayout
-from urst_tiles.stores.encoding import read_bytes, write_bytes
+from urst_tiles.stores.encoding import write_bytes
 from urst_tiles.stores.metadata import level_sizes, shard_grid
+from urst_tiles.stores.reading import read_bytes
 
 __all__ = ["build_pyramid", "halve", "pyramid_bytes", "pyramid_shards", "write_pyramid_shard"]
 
@@ -107,7 +108,7 @@ def pyramid_bytes(layout: StoreLayout) -> int:
     width, height = sizes[1]
     shard = layout.bands * min(layout.shard, width) * min(layout.shard, height) * itemsize
     block = layout.bands * (2 * layout.chunk) ** 2 * itemsize
-    return shard + block + read_bytes(layout) + write_bytes(layout)
+    return shard + 2 * block + read_bytes(layout) + write_bytes(layout)
 
 
 def _average(rows: NDArray[np.generic], out: NDArray[np.generic], wide: type[np.unsignedinteger]) -> None:

@@ -1,0 +1,203 @@
+"""A style network before and after freezing.
+
+::
+
+    StyleNetwork ──collect_statistics(thumbnail)──► Statistics
+         └────────────freeze(statistics)──────────► FrozenNetwork     any image → the same size, no hidden state
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from fractions import Fraction
+from functools import cached_property
+
+import torch
+from torch import Tensor, nn
+
+from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.networks.checkpoints import state_dict_hash
+from urst_tiles.networks.freezing import freeze, replace_norms
+from urst_tiles.networks.moments import Statistics
+from urst_tiles.networks.normalization import is_norm, reference_norm
+from urst_tiles.networks.padding import extend, round_up
+from urst_tiles.networks.receptive_field import ReceptiveField, analyse
+from urst_tiles.networks.tracing import capture, operation
+
+__all__ = ["AnySizeNetwork", "FrozenNetwork", "StyleNetwork"]
+
+
+class AnySizeNetwork(nn.Module):
+    """A module that wants multiples of ``stride`` no smaller than ``minimum``, made to take any size.
+
+    ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped to
+    [0, 1]. Where a side does not fit, reflected pixels are added on the far edge (right, bottom) and cropped off again, so
+    that pixel (0, 0) stays where the network's grid begins.
+    """
+
+    def __init__(self, module: nn.Module, *, halo: int, stride: int, minimum: int) -> None:
+        super().__init__()
+        self.module = module
+        self.halo = halo
+        # in pixels, a multiple of stride
+        self.stride = stride
+        # in pixels
+        self.minimum = minimum
+        # in pixels, a multiple of stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
+            raise InputError(f"the network takes (N, 3, H, W) in floating point, not {tuple(x.shape)} of {x.dtype}")
+        height, width = x.shape[-2:]
+        x = extend(x, self._side(height), self._side(width))
+        y: Tensor = self.module(x)
+        return y[..., :height, :width].clamp(0.0, 1.0)
+
+    def _side(self, length: int) -> int:
+        return max(round_up(length, self.stride), self.minimum)
+
+    def extra_repr(self) -> str:
+        return f"halo={self.halo}, stride={self.stride}, minimum={self.minimum}"
+
+
+class FrozenNetwork(AnySizeNetwork):
+    """A style network with its statistics folded in: a plain convolution net, image → image, no hidden state.
+    Picklable.
+
+    Two calls with the same image give the same result; two windows that hold the same core and its halo give the same
+    core.
+    """
+
+
+class StyleNetwork:
+    """A network, and the facts about it that tiling needs.
+
+    ``module`` maps (N, 3, H, W) float32 RGB in [0, 1] to the same, H and W multiples of :attr:`stride`; the output may
+    overshoot [0, 1] and is clamped later. Its norm layers are ordinary :class:`torch.nn.InstanceNorm2d`; value ranges
+    other than [0, 1] are :class:`~urst_tiles.networks.normalization.ChannelAffine` layers inside it. It is put into
+    evaluation mode and without gradients.
+
+    Every fact is derived from the module's graph when first asked for, and raises NetworkError where the module cannot
+    be tiled.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Module, *, weights_hash: str = "", title: str = "", licence: str = ""
+    ) -> None:
+        self.name = name
+        # the method's name, as load_network takes it
+        self.title = title or name
+        # for people
+        self.licence = licence
+        # of the weights, where known
+        self.module = module.eval().requires_grad_(requires_grad=False)
+        self._weights_hash = weights_hash
+
+    def __repr__(self) -> str:
+        return f"StyleNetwork({self.name!r}, {type(self.module).__name__})"
+
+    @cached_property
+    def weights_hash(self) -> str:
+        """sha256 of names, shapes and values of the weights, value ranges included: what tells two networks apart."""
+        given = self._weights_hash
+        return given or state_dict_hash(self.module.state_dict())
+
+    @cached_property
+    def field(self) -> ReceptiveField:
+        """Halo, stride, scale and minimum, derived from the graph."""
+        recording = capture(self.module)
+        found = analyse(recording)
+        if found.scale != 1:
+            raise NetworkError(
+                f"{self.name} gives {found.scale} output pixels per input pixel; only 1 can be tiled so far"
+            )
+        # F.instance_norm leaves a node in the graph but no layer that statistics could be given to.
+        nodes = sum(operation(node) == "instance_norm" for node in recording.graph.nodes)
+        layers = sum(isinstance(layer, nn.InstanceNorm2d) for layer in self.module.modules())
+        if nodes > layers:
+            raise NetworkError(
+                f"{self.name} normalises {nodes} times with {layers} InstanceNorm2d layers: a layer is used twice, or "
+                "F.instance_norm is called directly. Give each normalisation a layer of its own"
+            )
+        return found
+
+    @property
+    def halo(self) -> int:
+        """Pixels around a core that decide it, rounded up to the stride."""
+        return self.field.halo
+
+    @property
+    def stride(self) -> int:
+        """In pixels: the network commutes with shifts by it."""
+        return self.field.stride
+
+    @property
+    def scale(self) -> Fraction:
+        """Output pixels per input pixel."""
+        return self.field.scale
+
+    @property
+    def minimum(self) -> int:
+        """Smallest side the network's own layers accept, in pixels, a multiple of the stride."""
+        return self.field.minimum
+
+    @cached_property
+    def norms(self) -> tuple[str, ...]:
+        """Names of the norm layers, in the order they run."""
+        # Twice the minimum: an instance norm refuses a feature map of one pixel.
+        side = 2 * self.minimum
+        order: list[str] = []
+        handles = [
+            layer.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
+            for name, layer in self.module.named_modules()
+            if is_norm(layer)
+        ]
+        try:
+            with torch.inference_mode():
+                self.module(torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device))
+        finally:
+            for handle in handles:
+                handle.remove()
+        twice = [name for name, count in Counter(order).items() if count > 1]
+        if twice:
+            raise NetworkError(
+                f"norm layer {twice[0]} of {self.name} is used more than once; give each use its own layer"
+            )
+        return tuple(order)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; float32 where there are none."""
+        return next((p.dtype for p in self.module.parameters() if p.is_floating_point()), torch.float32)
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights; the CPU where there are none."""
+        return next((p.device for p in self.module.parameters()), torch.device("cpu"))
+
+    def freeze(self, statistics: Statistics) -> FrozenNetwork:
+        """The network with these statistics folded in. This one is left as it is.
+
+        Raises:
+            NetworkError: the statistics are of another network, or a layer cannot be tiled.
+        """
+        self._check(statistics)
+        return FrozenNetwork(freeze(self.module, statistics), halo=self.halo, stride=self.stride, minimum=self.minimum)
+
+    def normalise_with(self, statistics: Statistics) -> AnySizeNetwork:
+        """The unfrozen network with the same statistics, Eq. 2 of the paper in every norm layer: the reference for
+        freezing.
+        """
+        self._check(statistics)
+        module = replace_norms(self.module, statistics, reference_norm).eval()
+        return AnySizeNetwork(module, halo=self.halo, stride=self.stride, minimum=self.minimum)
+
+    def _check(self, statistics: Statistics) -> None:
+        missing = [name for name in self.norms if name not in statistics]
+        surplus = [name for name in statistics if name not in self.norms]
+        if missing or surplus:
+            raise NetworkError(
+                f"the statistics do not fit {self.name}: {len(missing)} of {len(self.norms)} norm layers are missing "
+                f"({', '.join(missing[:3]) or 'none'}) and {len(surplus)} are of another network. "
+                "Collect them with this network"
+            )

@@ -1,0 +1,20 @@
+"""The network that changes nothing: for copies, for I/O benchmarks and for testing everything around a network."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from urst_tiles.networks.base import StyleNetwork
+
+__all__ = ["IdentityNetwork", "identity_network"]
+
+
+class IdentityNetwork(nn.Module):
+    """(N, 3, H, W) → the same tensor."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def identity_network() -> StyleNetwork:
+    return StyleNetwork("identity", IdentityNetwork(), title="Identity")

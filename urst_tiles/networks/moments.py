@@ -1,0 +1,174 @@
+"""Moments and statistics: values that can be combined, saved, loaded and passed as arguments."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as to_safetensors
+from torch import Tensor
+
+from urst_tiles.errors import InputError
+
+__all__ = ["DEGENERATE_VARIANCE", "Moments", "Statistics"]
+
+DEGENERATE_VARIANCE = 1e-5
+"""The eps of an instance norm: below it, the deviation is made of eps and no longer of the thumbnail."""
+
+_CHUNK = 1 << 21
+"""Elements turned into float64 at a time: 16 MB."""
+
+_FORMAT = "urst_tiles.statistics"
+_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Moments:
+    """Count, mean and spread of each channel. Two of them combine into that of all pixels together."""
+
+    count: int
+    # pixels per channel
+    mean: NDArray[np.float64]
+    # (channels,)
+    m2: NDArray[np.float64]
+    # (channels,): sum of squared deviations from the mean
+
+    def __post_init__(self) -> None:
+        mean, m2 = (np.array(values, dtype=np.float64) for values in (self.mean, self.m2))
+        if self.count < 1 or mean.ndim != 1 or mean.shape != m2.shape:
+            raise InputError(f"moments of {self.count} pixels with mean {mean.shape} and m2 {m2.shape} make no sense")
+        for name, values in (("mean", mean), ("m2", m2)):
+            values.flags.writeable = False
+            object.__setattr__(self, name, values)
+
+    @classmethod
+    def of(cls, x: Tensor | NDArray[Any]) -> Self:
+        """Of a feature map (N, C, H, W), any floating type. Summed in float64, two passes, a few channels at a time."""
+        x = torch.as_tensor(x)
+        if x.ndim != 4 or not x.numel():
+            raise InputError(f"moments are of a feature map (N, C, H, W) that is not empty, not of {tuple(x.shape)}")
+        count = x.numel() // x.shape[1]
+        means, spreads = [], []
+        for part in torch.split(x, max(1, _CHUNK // count), dim=1):  # type: ignore[no-untyped-call]
+            values = part.double()
+            mean = values.mean(dim=(0, 2, 3), keepdim=True)
+            means.append(mean.flatten().cpu())
+            spreads.append((values - mean).square_().sum(dim=(0, 2, 3)).cpu())
+        return cls(count, torch.cat(means).numpy(), torch.cat(spreads).numpy())
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """Biased, as nn.InstanceNorm2d has it: (channels,)."""
+        return self.m2 / self.count
+
+    def combine(self, other: Moments) -> Moments:
+        """Moments of both sets of pixels together (Chan, Golub, LeVeque 1983, eq. 2.1)."""
+        if self.mean.shape != other.mean.shape:
+            raise InputError(f"moments of {len(self.mean)} and of {len(other.mean)} channels cannot be combined")
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        share = other.count / count
+        return Moments(count, self.mean + delta * share, self.m2 + other.m2 + delta**2 * (self.count * share))
+
+    __add__ = combine
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Moments) and self._bytes() == other._bytes()
+
+    def __hash__(self) -> int:
+        return hash(self._bytes())
+
+    def _bytes(self) -> bytes:
+        return self.count.to_bytes(8, "little") + self.mean.astype("<f8").tobytes() + self.m2.astype("<f8").tobytes()
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics(Mapping[str, Moments]):
+    """Moments of every norm layer of a network, by the layer's name, in the order the layers run. A few kilobytes."""
+
+    layers: Mapping[str, Moments]
+    thumbnail: tuple[int, int] | None = field(default=None, compare=False)
+    # (width, height) of what they were collected from, in pixels; None where it was not one thumbnail
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "layers", dict(self.layers))
+
+    def __getitem__(self, layer: str) -> Moments:
+        return self.layers[layer]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.layers.items()))
+
+    @property
+    def degenerate(self) -> tuple[str, ...]:
+        """Layers whose statistics say nothing, because most channels do not vary: a blank thumbnail.
+
+        Their deviation is √eps, about 0.003, so that each amplifies whatever a window holds 316 times. The output stays
+        finite, but it is not the style: tell the user.
+        """
+        return tuple(name for name, moments in self.layers.items() if np.median(moments.variance) < DEGENERATE_VARIANCE)
+
+    def combine(self, other: Statistics) -> Statistics:
+        """Statistics of both images together, as if each layer had seen the pixels of both."""
+        if list(self) != list(other):
+            raise InputError(f"statistics of {len(self)} and {len(other)} layers of different names cannot be combined")
+        return Statistics({name: moments + other[name] for name, moments in self.items()})
+
+    def hash(self) -> str:
+        """sha256 of names and moments: equal for equal statistics, whatever they were collected from."""
+        digest = hashlib.sha256()
+        for name, moments in self.items():
+            digest.update(name.encode() + b"\0" + moments._bytes())  # noqa: SLF001
+        return digest.hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file; a reader never sees half of it."""
+        path = Path(path)
+        tensors = {f"{name}.{part}": getattr(m, part) for name, m in self.items() for part in ("mean", "m2")}
+        facts = {
+            "version": _VERSION,
+            "counts": {name: moments.count for name, moments in self.items()},
+            "thumbnail": self.thumbnail,
+        }
+        # One entry: safetensors writes several in no particular order, and equal statistics are to be equal files.
+        metadata = {_FORMAT: json.dumps(facts)}
+        unfinished = path.with_name(path.name + ".partial")
+        unfinished.write_bytes(to_safetensors(tensors, metadata))
+        unfinished.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read what :meth:`save` wrote.
+
+        Raises:
+            InputError: there is no such file, or it holds something else.
+        """
+        try:
+            with safe_open(path, framework="numpy") as file:
+                facts = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
+                if facts.get("version") != _VERSION:
+                    raise InputError(f"{path} holds no statistics of this version; collect them again")
+                thumbnail = facts["thumbnail"]
+                layers = {
+                    name: Moments(count, file.get_tensor(f"{name}.mean"), file.get_tensor(f"{name}.m2"))
+                    for name, count in facts["counts"].items()
+                }
+        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"statistics cannot be read from {path}: {error}") from error
+        return cls(layers, tuple(thumbnail) if thumbnail else None)

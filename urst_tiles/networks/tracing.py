@@ -1,0 +1,98 @@
+"""A network's graph of ATen operations, and the arguments of an operation by name."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.fx import Graph, Node
+
+from urst_tiles.errors import NetworkError
+
+__all__ = ["PROBE_SIDE", "Recording", "arguments", "capture", "operation"]
+
+PROBE_SIDE = 960
+"""Side of the square the graph is recorded at: divisible by 64, 3 and 5, and wider than twice any sensible padding."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """A graph of ATen operations from one image to one image."""
+
+    graph: Graph
+    image: Node
+    result: Node
+    side: int
+    # height and width of the image it was recorded with, in pixels
+
+
+def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
+    """Record what ``module`` does to a (1, 3, side, side) image, as a graph without in-place operations on views.
+
+    No pixel is computed: the recording runs on shapes alone and takes well under a second, whatever the side.
+
+    Raises:
+        NetworkError: the module cannot be recorded, for example because it branches on pixel values.
+    """
+    weight = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
+    image = torch.zeros(1, dtype=weight.dtype, device=weight.device).expand(1, 3, side, side)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
+            program = torch.export.export(module, (image,), strict=False)
+            if any(_writes_through_view(node) for node in program.graph.nodes):
+                program = program.run_decompositions({})
+    except Exception as error:
+        reason = str(error).strip().splitlines()
+        raise NetworkError(
+            f"the graph of {type(module).__name__} cannot be recorded at {side} x {side} px: "
+            f"{type(error).__name__}: {reason[0] if reason else 'no reason given'}"
+        ) from error
+    named = {node.name: node for node in program.graph.nodes}
+    results = next(node for node in program.graph.nodes if node.op == "output").all_input_nodes
+    images = [named[name] for name in program.graph_signature.user_inputs if isinstance(name, str)]
+    if len(images) != 1 or len(results) != 1:
+        raise NetworkError(f"the network takes {len(images)} images and returns {len(results)}; one of each is needed")
+    return Recording(program.graph, images[0], results[0], side)
+
+
+def operation(node: Node) -> str:
+    """The operation's name without namespace and overload: "conv2d", "add", "relu_"."""
+    if isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001  (the only name torch gives this class)
+        return str(node.target.overloadpacket.__name__)
+    return str(getattr(node.target, "__name__", node.target))
+
+
+def arguments(node: Node) -> dict[str, Any]:
+    """The node's arguments by the names of the operation's schema, defaults filled in."""
+    schema = node.target._schema  # type: ignore[union-attr]  # noqa: SLF001
+    named = {argument.name: argument.default_value for argument in schema.arguments if argument.has_default_value()}
+    named.update(zip((argument.name for argument in schema.arguments), node.args, strict=False))
+    named.update(node.kwargs)
+    return named
+
+
+def _writes_through_view(node: Node) -> bool:
+    """In-place on what another operation may still read under another name. relu_ on a convolution's output is not
+    that.
+    """
+    if node.op != "call_function" or not operation(node).endswith("_"):
+        return False
+    written = node.args[0]
+    views = (
+        "slice",
+        "select",
+        "view",
+        "chunk",
+        "split",
+        "getitem",
+        "permute",
+        "transpose",
+        "reshape",
+        "narrow",
+        "alias",
+    )
+    return isinstance(written, Node) and (operation(written) in views or len(written.users) > 1)

@@ -1,0 +1,133 @@
+"""A tiled copy on disk of a raster that can only be decoded from the top: then any window of it can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyvips
+
+from urst_tiles.errors import SourceError
+from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.vips import VipsSource
+from urst_tiles.sources.vips_image import open_image, present, why
+from urst_tiles.sources.vips_reader import WindowReader
+
+__all__ = ["spool", "spool_bytes"]
+
+_TILE = 256
+"""Side of the copy's tiles: while it is written, two rows of them are in memory."""
+
+
+def spool_bytes(info: RasterInfo) -> int:
+    """Disk that the copy takes, in bytes; 0 for a raster that needs none."""
+    if info.random_access:
+        return 0
+    across, down = -(-info.width // _TILE), -(-info.height // _TILE)
+    # Each tile has an offset and a length of 8 bytes; the rest of the header is small but for the ICC profile.
+    return across * down * (_TILE * _TILE * info.bytes_per_pixel + 16) + len(info.icc_profile or b"") + 65536
+
+
+def spool(source: Source, folder: str | os.PathLike[str], *, progress: Callable[[int], None] | None = None) -> Source:
+    """A source with the pixels and facts of ``source`` and with random access; ``source`` itself where it has that.
+
+    The copy is an uncompressed tiled BigTIFF in ``folder``. It gets its name when it is complete; one that is already
+    there for the same state of the same file is used again. ``progress`` is called now and then with the pixels
+    copied so far; what it raises stops the copying and is raised again. A progressive JPEG or an interlaced PNG is
+    held in memory whole by its decoder.
+
+    Raises:
+        SourceError: the raster is truncated or damaged, or the copy cannot be written (a full disk).
+    """
+    if source.info.random_access:
+        return source
+    if not isinstance(source, VipsSource):
+        raise SourceError(f"{source.name} has no random access, and only raster files can be copied to tiles")
+    key = hashlib.sha256(json.dumps([source.name, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]
+    target = Path(folder) / f"spool-{key}.tif"
+    if not _is_complete(target, source.info):
+        _write(source, target, progress)
+    return _SpooledSource(source, target)
+
+
+class _SpooledSource(VipsSource):
+    """Reads the copy and speaks for the original: its name, its fingerprint, its facts."""
+
+    def __init__(self, original: VipsSource, copy: Path) -> None:
+        super().__init__(copy)
+        self._original = original
+        copied = self._info
+        self._info = dataclasses.replace(original.info, random_access=True, tile=copied.tile)
+        self._reader = WindowReader(self.path, original.name, self._info, self.facts, copied.bytes_per_pixel, {})
+
+    @property
+    def name(self) -> str:
+        return self._original.name
+
+    def fingerprint(self) -> dict[str, Any]:
+        return self._original.fingerprint()
+
+
+def _is_complete(target: Path, info: RasterInfo) -> bool:
+    if not target.is_file():
+        return False
+    try:
+        found = VipsSource(target).info
+    except SourceError:
+        return False
+    same = (found.width, found.height, found.bands, found.dtype) == (info.width, info.height, info.bands, info.dtype)
+    return same and found.random_access and target.stat().st_size >= info.pixels * info.bytes_per_pixel
+
+
+def _write(source: VipsSource, target: Path, progress: Callable[[int], None] | None) -> None:
+    partial = target.with_name(f"{target.stem}.{os.getpid()}.partial.tif")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _copy(source, partial, progress)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # before the name: a power cut must not leave a named file without its pixels
+        partial.replace(target)
+    except pyvips.Error as error:
+        raise SourceError(f"cannot copy {source.name} to tiles in {target.parent}: {why(error)}") from error
+    except OSError as error:
+        raise SourceError(f"cannot copy {source.name} to tiles in {target.parent}: {error.strerror}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _copy(source: VipsSource, partial: Path, progress: Callable[[int], None] | None) -> None:
+    # Pixels are copied as they lie in the file, with the orientation tag beside them: turning needs random access.
+    image = present(open_image(source.path, "sequential"), source.name, source.facts).image.copy()
+    raised: list[BaseException] = []
+    if progress is not None:
+        image.set_progress(True)
+        image.signal_connect("eval", _watch(progress, raised))
+    try:
+        image.tiffsave(
+            str(partial), tile=True, tile_width=_TILE, tile_height=_TILE, bigtiff=True, compression="none", keep="icc"
+        )
+    except pyvips.Error:
+        if raised:
+            raise raised[0] from None
+        raise
+    if raised:
+        raise raised[0]
+
+
+def _watch(progress: Callable[[int], None], raised: list[BaseException]) -> Callable[[Any, Any], None]:
+    def watch(image: Any, state: Any) -> None:
+        # An exception cannot pass through libvips: it is kept, and libvips is told to stop.
+        try:
+            progress(int(state.npels))
+        except BaseException as error:  # noqa: BLE001
+            raised.append(error)
+            image.set_kill(True)
+
+    return watch

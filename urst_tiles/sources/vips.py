@@ -1,0 +1,230 @@
+"""Rasters in files, read by libvips: tiled TIFF and BigTIFF first, and whatever else it opens."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyvips
+
+from urst_tiles.errors import SourceError
+from urst_tiles.geometry import Window
+from urst_tiles.sources.base import Pixels, RasterInfo
+from urst_tiles.sources.shrink import area_mean, shrink_by_strips, thumbnail_size
+from urst_tiles.sources.tiff_header import TiffFacts, TiffLevel, read_tiff_facts
+from urst_tiles.sources.vips_image import (
+    Presented,
+    is_random_access,
+    loader_of,
+    open_image,
+    present,
+    stated_resolution,
+    why,
+)
+from urst_tiles.sources.vips_reader import WindowReader
+
+__all__ = ["VipsSource"]
+
+_MAX_TILE_BYTES = 1 << 30
+"""A larger tile is damage, or was not made to be read by windows."""
+_STREAM_BYTES = 8 << 20
+"""Rows are streamed in blocks of about this size."""
+
+
+class VipsSource:
+    """A raster file. Its header is read at once, pixels when they are asked for.
+
+    Raises:
+        SourceError: the file is missing, is no image, or holds pixels that are not 8 or 16 bit grey or RGB.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = os.fspath(path)
+        _check_file(self.path)
+        try:
+            image = open_image(self.path, "random")
+        except pyvips.Error as error:
+            raise SourceError(f"cannot open {self.path}: {why(error)}") from error
+        loader = loader_of(image, self.path)
+        self.facts = read_tiff_facts(self.path) if loader.startswith("tiff") else None
+        presented = present(image, self.path, self.facts)
+        self._info = _info(self.path, image, presented, self.facts)
+        pixel_bytes = image.bands * (2 if image.format == "ushort" else 1)
+        tile = self._info.tile
+        if tile is not None and tile[0] * tile[1] * pixel_bytes > _MAX_TILE_BYTES:
+            raise SourceError(
+                f"{self.path} is stored in tiles of {tile[0]} x {tile[1]} pixels, too large to decode one by one. "
+                "Store it in tiles of 256 to 1024 pixels first"
+            )
+        self._reader = WindowReader(self.path, self.path, self._info, self.facts, pixel_bytes, {})
+        self._pixel_bytes = pixel_bytes
+
+    @property
+    def info(self) -> RasterInfo:
+        return self._info
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, size and time of the last change: a file that was moved is still the same source."""
+        try:
+            facts = Path(self.path).stat()
+        except OSError as error:
+            raise SourceError(f"cannot open {self.path}: {error.strerror}") from error
+        return {"file": Path(self.path).name, "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+
+    def read(self, window: Window) -> Pixels:
+        """See :meth:`urst_tiles.sources.base.Source.read`.
+
+        Without random access the raster is decoded once, whole, into memory; where that takes more than 512 MiB,
+        reading is refused: spool such a raster first.
+        """
+        return self._reader.read(window)
+
+    def cache_bytes(self, width: int) -> int:
+        return self._reader.cache_bytes(width)
+
+    def thumbnail(self, short_side: int) -> Pixels:
+        """See :meth:`urst_tiles.sources.base.Source.thumbnail`: exact means of the pixels that :meth:`read` gives.
+
+        In a pyramidal TIFF they are taken over the smallest level that is at least twice as large as the thumbnail.
+        """
+        info = self._info
+        out_size = thumbnail_size(info.width, info.height, short_side)
+        if not info.random_access:
+            return self._streamed_thumbnail(out_size)
+        reader, size, tile = self._reader, (info.width, info.height), info.tile
+        level = self._level_for(short_side)
+        if level is not None:
+            reader, size, tile = level
+        return shrink_by_strips(
+            reader.read, size, out_size, bands=info.bands, dtype=info.dtype, tile=tile or (256, 256)
+        )
+
+    def _level_for(self, short_side: int) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
+        # A palette's levels can only be picked pixels, not means.
+        if self.facts is None or self.facts.palette:
+            return None
+        for level in reversed(self.facts.levels):
+            if min(level.width, level.height) >= 2 * short_side and (found := self._open_level(level)):
+                return found
+        return None
+
+    def _open_level(self, level: TiffLevel) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
+        options = {"page": level.page} | ({} if level.subifd is None else {"subifd": level.subifd})
+        try:
+            image = open_image(self.path, "random", **options)
+            presented = present(image, self.path, self.facts)
+        except (pyvips.Error, SourceError):
+            return None  # the full size is there in any case
+        same = (presented.colour, presented.alpha, presented.dtype) == (
+            self._info.colour,
+            self._info.alpha,
+            self._info.dtype,
+        )
+        if not same or (image.width, image.height) != (level.width, level.height):
+            return None
+        size = _turned((level.width, level.height), self._info.orientation)
+        tile = _tile(image, self._info.orientation)
+        info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
+        return WindowReader(self.path, self.path, info, self.facts, self._pixel_bytes, options), size, tile
+
+    def _streamed_thumbnail(self, out_size: tuple[int, int]) -> Pixels:
+        """Decoded once from top to bottom; the rows come as stored, so the result is turned at the end."""
+        info = self._info
+        try:
+            image = present(open_image(self.path, "sequential"), self.path, self.facts).image
+            out = area_mean(
+                _rows(image, info),
+                (image.width, image.height),
+                _turned(out_size, info.orientation),
+                bands=info.bands,
+                dtype=info.dtype,
+            )
+        except pyvips.Error as error:
+            raise SourceError(f"cannot read {self.path}: {why(error)}") from error
+        return _orient(out, info.orientation)
+
+
+def _check_file(path: str) -> None:
+    file = Path(path)
+    if file.is_dir():
+        raise SourceError(f"cannot open {path}: it is a folder and holds no Zarr metadata. Give a file or a Zarr store")
+    if not file.exists():
+        raise SourceError(f"cannot open {path}: there is no such file")
+    try:
+        empty = file.stat().st_size == 0
+    except OSError as error:
+        raise SourceError(f"cannot open {path}: {error.strerror}") from error
+    if empty:
+        raise SourceError(f"cannot open {path}: the file is empty")
+
+
+def _info(path: str, image: Any, presented: Presented, facts: TiffFacts | None) -> RasterInfo:
+    loader = loader_of(image, path)
+    fields = image.get_fields()
+    orientation = int(image.get("orientation")) if "orientation" in fields else 1
+    orientation = orientation if 1 <= orientation <= 8 else 1
+    resolution = stated_resolution(image, loader, path, facts)
+    if resolution is not None and orientation > 4:
+        resolution = resolution[1], resolution[0]
+    levels = tuple(_turned((level.width, level.height), orientation) for level in facts.levels) if facts else ()
+    width, height = _turned((image.width, image.height), orientation)
+    notes = list(presented.notes)
+    pages = facts.other_pages + 1 if facts else int(image.get("n-pages")) if "n-pages" in fields else 1
+    if pages > 1:
+        notes.append(f"The file holds {pages} images; the first is read.")
+    return RasterInfo(
+        width=width,
+        height=height,
+        bands={"grey": 1, "rgb": 3}[presented.colour] + presented.alpha,
+        dtype=presented.dtype,
+        colour=presented.colour,
+        alpha=presented.alpha,
+        icc_profile=presented.icc_profile,
+        resolution=resolution,
+        orientation=orientation,
+        levels=levels,
+        random_access=is_random_access(path, loader),
+        tile=_tile(image, orientation),
+        format=loader.removesuffix("_source").removesuffix("_buffer").removesuffix("load"),
+        notes=tuple(notes),
+    )
+
+
+def _tile(image: Any, orientation: int) -> tuple[int, int] | None:
+    if "tile-width" not in image.get_fields():
+        return None
+    return _turned((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
+
+
+def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+    """Orientations 5 to 8 exchange the sides."""
+    return (size[1], size[0]) if orientation > 4 else size
+
+
+def _rows(image: Any, info: RasterInfo) -> Iterator[Pixels]:
+    region = pyvips.Region.new(image)
+    step = max(1, min(image.height, _STREAM_BYTES // (image.width * info.bytes_per_pixel)))
+    for row in range(0, image.height, step):
+        rows = min(step, image.height - row)
+        pixels = region.fetch(0, row, image.width, rows)
+        block: Pixels = np.frombuffer(pixels, info.dtype).reshape(rows, image.width, info.bands)
+        yield block
+
+
+def _orient(pixels: Pixels, orientation: int) -> Pixels:
+    """Apply an EXIF orientation to (height, width, bands)."""
+    if orientation > 4:
+        pixels = pixels.transpose(1, 0, 2)
+    # After the transposition of 5 … 8: mirrored left to right, upside down?
+    mirrored = orientation in (2, 3, 6, 7)
+    flipped = orientation in (3, 4, 7, 8)
+    turned: Pixels = pixels[:: -1 if flipped else 1, :: -1 if mirrored else 1].copy()
+    return turned

@@ -1,0 +1,158 @@
+"""Zarr arrays and OME-Zarr pictures, on disk or behind any URL that fsspec knows.
+
+Importing this module limits Zarr's concurrency to 4 for the whole process: every thread that reads uses that many.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import zarr
+
+from urst_tiles.errors import SourceError
+from urst_tiles.sources.arrays import ArraySource, checked_dtype, checked_size, chunk_size
+from urst_tiles.sources.axes import colour_of, layout_of
+from urst_tiles.sources.base import RasterInfo
+from urst_tiles.sources.ome import GroupFacts, read_group_attributes
+
+__all__ = ["ZarrSource"]
+
+zarr.config.set({"async.concurrency": min(4, int(zarr.config.get("async.concurrency")))})
+
+_NOTHING = GroupFacts(None, None, None, None, first_series=False)
+
+
+class ZarrSource(ArraySource):
+    """A Zarr array (v2 or v3), or a group that holds a picture as OME-Zarr 0.4 or 0.5.
+
+    Args:
+        store: a folder, a URL such as ``s3://bucket/key.zarr``, or an open ``zarr.Array`` or ``zarr.Group``.
+        axes: one letter an axis; by default from the metadata, else from the shape where it leaves no doubt.
+
+    Raises:
+        SourceError: there is no such store, or it holds no picture that can be read.
+    """
+
+    def __init__(self, store: Any, *, axes: str | None = None) -> None:
+        self._name = _name(store)
+        node = _open(store, self._name)
+        arrays, facts = _arrays(node, self._name)
+        full = arrays[0]
+        named = facts.multiscales.axes if facts.multiscales else None
+        shape = tuple(int(length) for length in full.shape)
+        layout = layout_of(shape, axes or named or _dimension_names(full), self._name)
+        channels = layout.channels(shape)
+        colour, alpha = colour_of(channels, alpha=facts.alpha, name=self._name)
+        width, height = checked_size(layout, shape, self._name)
+        self._layout = layout
+        self._levels = arrays
+        levels = tuple(layout.size(tuple(level.shape)) for level in arrays[1:])
+        self._info = RasterInfo(
+            width=width,
+            height=height,
+            bands=channels,
+            dtype=checked_dtype(full.dtype, self._name),
+            colour=colour,
+            alpha=alpha,
+            icc_profile=facts.icc_profile,
+            resolution=facts.resolution,
+            levels=levels,
+            tile=chunk_size(full, layout, self._name),
+            format="zarr",
+            notes=("The fourth channel is taken for alpha.",) if alpha and facts.alpha is None else (),
+        )
+        self._check_levels()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """A digest of the metadata and, on disk, when it was last written. Chunks written over in place do not show."""
+        full = self._levels[0]
+        described = json.dumps(full.metadata.to_dict(), sort_keys=True, default=str)
+        facts: dict[str, Any] = {
+            "zarr": self._name.rstrip("/").rpartition("/")[2],
+            "metadata": hashlib.sha256(described.encode()).hexdigest()[:16],
+        }
+        root = getattr(full.store, "root", None)
+        if isinstance(root, Path):
+            for file in ("zarr.json", ".zarray"):
+                path = root / full.path / file
+                if path.is_file():
+                    facts["modified_ns"] = path.stat().st_mtime_ns
+        return facts
+
+    def cache_bytes(self, width: int) -> int:
+        """Chunks in decoding at a time, compressed and not, and the window before it is turned."""
+        chunk_width, chunk_height = self._info.tile or (width, width)
+        chunks = 2 * min(4, int(zarr.config.get("async.concurrency"))) * chunk_width * chunk_height
+        return (chunks + width * width) * self._info.bytes_per_pixel
+
+    def _check_levels(self) -> None:
+        full = self._levels[0]
+        sizes = [(self._info.width, self._info.height), *self._info.levels]
+        for level, array in enumerate(self._levels[1:], 1):
+            same = array.ndim == full.ndim and array.dtype == full.dtype
+            if not same or self._layout.channels(array.shape) != self._info.bands or sizes[level] > sizes[level - 1]:
+                # Not a smaller copy of the same picture: the levels before it will do.
+                self._levels = self._levels[:level]
+                self._info = dataclasses.replace(self._info, levels=self._info.levels[: level - 1])
+                return
+            chunk_size(array, self._layout, f"level {level} of {self._name}")
+
+
+def _name(store: Any) -> str:
+    if isinstance(store, str | os.PathLike):
+        return os.fspath(store)
+    return f"the zarr array {getattr(store, 'store_path', store)}"
+
+
+def _open(store: Any, name: str) -> Any:
+    if not isinstance(store, str | os.PathLike):
+        return store
+    try:
+        return zarr.open(store=os.fspath(store), mode="r")
+    # A store behind a URL, or damaged metadata, may raise anything.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        message = f"cannot open {name} as Zarr: {type(error).__name__}: {reason}. Give an array or an OME-Zarr group"
+        raise SourceError(message) from error
+
+
+def _arrays(node: Any, name: str) -> tuple[tuple[Any, ...], GroupFacts]:
+    """The picture's arrays, full size first, and what the group says of them."""
+    if not isinstance(node, zarr.Group):
+        return (node,), _NOTHING
+    facts = read_group_attributes(dict(node.attrs), name)
+    if facts.multiscales is not None:
+        return tuple(_member(node, path, name) for path in facts.multiscales.paths), facts
+    if facts.first_series:
+        return _arrays(_member(node, "0", name, zarr.Group), f"{name}/0")
+    found = list(node.arrays())
+    if len(found) == 1:
+        return (found[0][1],), facts
+    listed = ", ".join(sorted(key for key, _ in found)) or "none"
+    raise SourceError(
+        f"{name} is a Zarr group without OME metadata; its arrays: {listed}. Give the path of one of them"
+    )
+
+
+def _member(group: Any, path: str, name: str, kind: type = zarr.Array) -> Any:
+    try:
+        member = group[path]
+    except Exception as error:
+        message = f"{name} names {path!r} in its metadata, and it cannot be opened: {type(error).__name__}: {error}"
+        raise SourceError(message) from error
+    if not isinstance(member, kind):
+        raise SourceError(f"{name} names {path!r} in its metadata, which is no {kind.__name__.lower()}")
+    return member
+
+
+def _dimension_names(array: Any) -> str | None:
+    """Zarr v3 may name the axes of an array; names that are no single known letters are not used."""
+    names = getattr(array.metadata, "dimension_names", None)
+    if not names or not all(isinstance(name, str) and name.lower() in ("t", "c", "z", "y", "x") for name in names):
+        return None
+    return "".join(names)
