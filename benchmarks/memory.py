@@ -56,8 +56,8 @@ def run_whole(raster: str, weights: str) -> dict[str, Any]:
     source, network = open_source(raster), network_of(weights)
     frozen = network.freeze(collect_statistics(network, source.thumbnail(1024)[..., :3]))
     info = source.info
-    pixels = source.read(Window(0, 0, info.width, info.height))[..., :3]
-    TorchEngine(frozen).run(np.ascontiguousarray(pixels)[None])
+    pixels: Any = np.ascontiguousarray(source.read(Window(0, 0, info.width, info.height))[..., :3])
+    TorchEngine(frozen).run(pixels[None])
     return {"megapixels": info.pixels / 1e6, "peak_bytes": peak_memory()}
 
 

@@ -25,7 +25,7 @@ def picture(height: int, width: int, bands: int = 3, dtype: str = "uint8", seed:
         for b in range(bands)
     ]
     top = np.iinfo(dtype).max
-    pixels = (np.clip(np.stack(planes, -1), 0, 1) * top).round().astype(dtype)
+    pixels: NDArray[Any] = (np.clip(np.stack(planes, -1), 0, 1) * top).round().astype(dtype)
     return pixels[..., 0] if bands == 1 else pixels
 
 

@@ -18,16 +18,18 @@ import urst_tiles
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "urst_tiles"
 
-LIGHT = ["__init__", "errors", "events", "geometry", "ledger", "memory", "options", "runs"]
+LIGHT = ["__init__", "allocator", "errors", "events", "geometry", "ledger", "memory", "options", "runs"]
 """Modules that import neither torch nor pyvips nor dask."""
 
 LAYERS = [
     "errors",
+    "allocator",
     "geometry",
     "memory",
     "events",
     "options",
     "sources",
+    "runs",
     "statistics",
     "networks",
     "styles",
@@ -36,7 +38,6 @@ LAYERS = [
     "stores",
     "ledger",
     "shards",
-    "runs",
     "scheduling",
     "planning",
     "running",

@@ -123,17 +123,16 @@ def test_orientation_is_applied_once(tmp_path: Path, orientation: int, kind: str
 
 
 def test_an_icc_profile_is_carried_verbatim_and_pixels_are_not_touched(tmp_path: Path) -> None:
-    profile = ImageCms.ImageCmsProfile(
-        ImageCms.createProfile("LAB")
-    ).tobytes()  # any bytes will do: nobody applies them
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     pixels = picture(70, 80, 3)
     tiled_tiff(tmp_path / "a.tif", pixels, iccprofile=profile)
-    Image.fromarray(pixels).save(tmp_path / "a.png", icc_profile=profile)
-    Image.fromarray(pixels[..., 0]).save(tmp_path / "g.png", icc_profile=profile)
-    for name, expected in [("a.tif", pixels), ("a.png", pixels), ("g.png", pixels[..., :1])]:
+    tiled_tiff(tmp_path / "g.tif", pixels[..., :1], iccprofile=bytes(range(256)))  # nobody looks into it
+    for suffix in ("png", "webp"):
+        Image.fromarray(pixels).save(tmp_path / f"a.{suffix}", icc_profile=profile, lossless=True)
+    for name, expected in [("a.tif", profile), ("g.tif", bytes(range(256))), ("a.png", profile), ("a.webp", profile)]:
         source = VipsSource(tmp_path / name)
-        assert source.info.icc_profile == profile
-        np.testing.assert_array_equal(source.read(Window(0, 0, 80, 70)), expected)
+        assert source.info.icc_profile == expected
+        np.testing.assert_array_equal(source.read(Window(0, 0, 80, 70)), pixels[..., : source.info.bands])
         assert source.info.notes == ()
 
 
@@ -202,16 +201,38 @@ def test_cmyk_becomes_rgb_and_says_so(tmp_path: Path, dtype: str) -> None:
 
 
 def test_an_embedded_profile_that_was_applied_is_not_carried(tmp_path: Path) -> None:
-    lab = Image.new("LAB", (64, 48), (128, 160, 90))
-    lab.save(tmp_path / "lab.tif")
-    info = VipsSource(tmp_path / "lab.tif").info
-    assert (info.bands, info.dtype, info.icc_profile) == (3, "uint8", None)
+    """Lab in 16 bits: L of 0 … 100 in 0 … 65280, a and b signed in 256ths."""
+    lab = np.zeros((64, 64, 3), np.uint16)
+    lab[..., 0] = 65280 * 6 // 10
+    lab[:, 32:, 1] = 30 * 256
+    path = tmp_path / "lab.tif"
+    tifffile.imwrite(path, lab, photometric="cielab", tile=(32, 32))
+    info = VipsSource(path).info
+    assert (info.bands, info.dtype, info.icc_profile) == (3, "uint16", None)
     assert "sRGB" in info.notes[0]
-    expected = ImageCms.profileToProfile(
-        lab, ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), outputMode="RGB"
-    )
-    found = VipsSource(tmp_path / "lab.tif").read(Window(0, 0, 64, 48)).astype(int)
-    assert np.abs(found - np.asarray(expected)).max() <= 4
+    grey, red = (VipsSource(path).read(Window(col, 9, 1, 1))[0, 0] / 257 for col in (5, 40))
+    np.testing.assert_allclose(grey, 145, atol=2)  # L* = 60 in sRGB
+    assert red[0] > red[2] > red[1]
+
+
+def test_a_cmyk_profile_is_applied_and_dropped(tmp_path: Path) -> None:
+    """libvips has a CMYK profile of its own; embedded, it must not be found in the result."""
+    pixels = np.zeros((64, 64, 4), np.uint8)
+    pixels[..., 0] = 255
+    path = tmp_path / "a.tif"
+    pyvips.Image.new_from_array(pixels).copy(interpretation="cmyk").tiffsave(str(path), tile=True, profile="cmyk")
+    assert "icc-profile-data" in pyvips.Image.new_from_file(str(path)).get_fields()
+    source = VipsSource(path)
+    assert source.info.icc_profile is None
+    assert "ICC" in source.info.notes[0]
+    red, _, blue = source.read(Window(0, 0, 1, 1))[0, 0]
+    assert red < 100 < blue
+
+
+def test_lab_in_8_bits_is_refused_in_plain_words(tmp_path: Path) -> None:
+    Image.new("LAB", (64, 48)).save(tmp_path / "a.tif")
+    with pytest.raises(SourceError, match="Lab TIFFs of 8 bit"):
+        VipsSource(tmp_path / "a.tif")
 
 
 def test_premultiplied_alpha_is_noted(tmp_path: Path) -> None:
@@ -230,7 +251,7 @@ def test_premultiplied_alpha_is_noted(tmp_path: Path) -> None:
         (np.zeros((40, 40), np.float32), "float pixels"),
         (np.zeros((40, 40), np.int16), "int16 pixels"),
         (np.zeros((40, 40), np.int32), "int32 pixels"),
-        (np.zeros((40, 40), np.complex64), "complex pixels"),
+        (np.zeros((40, 40), np.complex64), "out of range"),
         (np.zeros((40, 40, 7), np.uint8), "7 bands"),
     ],
 )
@@ -267,7 +288,8 @@ def test_levels_of_pyramids(tmp_path: Path, subifd: bool) -> None:
     thumbnail = source.thumbnail(120)  # from the level of 250
     expected = mean_of_areas(pixels, thumbnail.shape[1], thumbnail.shape[0])
     assert thumbnail.shape == (120, 168, 3)
-    assert np.abs(thumbnail - expected).max() <= 2
+    assert np.abs(thumbnail - expected).mean() < 1  # a level's pixel on a border between two counts as even
+    assert np.abs(thumbnail - expected).max() < 8
     assert not np.array_equal(thumbnail, np.floor(expected + 0.5))  # else no level was used
 
 

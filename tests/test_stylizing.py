@@ -130,7 +130,7 @@ def test_law_11_metadata_written_is_metadata_read(tmp_path: Path) -> None:
     turned = np.rot90(pixels, -1)
     assert (result(tmp_path / "out.zarr") == turned.transpose(2, 0, 1)).all()
     with tifffile.TiffFile(tmp_path / "out.tif") as tif:
-        page = tif.pages[0]
+        page: Any = tif.pages[0]
         assert (page.asarray() == turned).all()
         assert page.tags["InterColorProfile"].value == profile
         assert "Orientation" not in page.tags or page.tags["Orientation"].value == 1

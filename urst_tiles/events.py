@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-__all__ = ["Callback", "Event", "PhaseStarted", "RunFinished", "RunStarted", "ShardFinished", "TilesFinished"]
+__all__ = [
+    "Callback",
+    "Event",
+    "PhaseProgress",
+    "PhaseStarted",
+    "RunFinished",
+    "RunStarted",
+    "ShardFinished",
+    "TilesFinished",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +22,15 @@ class PhaseStarted:
     """A part of the run begins: "spool", "statistics", "shards", "pyramid" or "export"."""
 
     name: str
+
+
+@dataclass(frozen=True, slots=True)
+class PhaseProgress:
+    """How far the pyramid (in shards) or the export (in tiles) has come."""
+
+    name: str
+    done: int
+    total: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,5 +78,5 @@ class RunFinished:
     seconds: float
 
 
-Event = PhaseStarted | RunStarted | TilesFinished | ShardFinished | RunFinished
+Event = PhaseStarted | PhaseProgress | RunStarted | TilesFinished | ShardFinished | RunFinished
 Callback = Callable[[Event], None]

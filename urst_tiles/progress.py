@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-from urst_tiles.events import Event, PhaseStarted, RunFinished, RunStarted, ShardFinished, TilesFinished
+from urst_tiles.events import Event, PhaseProgress, PhaseStarted, RunFinished, RunStarted, ShardFinished, TilesFinished
 
 __all__ = ["ProgressBar"]
 
@@ -24,7 +24,8 @@ _PHASES = {
 class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text("" if speed is None else f"{speed / 1e6:.2f} MP/s", style="cyan")
+        # Only the shards are counted in pixels.
+        return Text("" if speed is None or not task.fields["counts"] else f"{speed / 1e6:.2f} MP/s", style="cyan")
 
 
 class ProgressBar:
@@ -59,7 +60,9 @@ class ProgressBar:
     def __call__(self, event: Event) -> None:
         match event:
             case PhaseStarted(name):
-                self._progress.update(self._task, description=_PHASES.get(name, name))
+                self._progress.reset(self._task, total=None, description=_PHASES.get(name, name), counts="")
+            case PhaseProgress(_, done, total):
+                self._progress.update(self._task, completed=done, total=total, counts="")
             case RunStarted(shards, shards_done, pixels, pixels_done):
                 self._shards, self._shards_done = shards, shards_done
                 self._pixels, self._pixels_done = pixels, pixels_done

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 
 from urst_tiles import __version__
 from urst_tiles.errors import RunMismatchError
-from urst_tiles.events import Callback, Event, PhaseStarted, RunStarted, ShardFinished, TilesFinished
+from urst_tiles.events import Callback, Event, PhaseProgress, PhaseStarted, RunStarted, ShardFinished, TilesFinished
 from urst_tiles.geometry import Window
 from urst_tiles.ledger import Ledger, Record
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunOptions
 from urst_tiles.planning import RunPlan, store_layout
-from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run
+from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run, write_atomically
 from urst_tiles.scheduling import ShardJob, local_client, run_shards
 from urst_tiles.shards import ShardReport, crc32, to_rgb
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.spool import spool
 from urst_tiles.statistics import Statistics, collect_statistics
-from urst_tiles.stores import OmeZarrStore, build_pyramid
+from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -145,14 +145,20 @@ def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback)
 def make_pyramid(run: Run, ledger: Ledger, tell: Callback) -> None:
     """Every level from the one before it, shard by shard; what an interrupted run made is not made again."""
     tell(PhaseStarted("pyramid"))
+    total = sum(1 for _ in pyramid_shards(run.store.layout))
 
     def index(level: int, row: int, col: int) -> int:
         return row * _columns(run.store, level) + col
 
+    def mark(level: int, row: int, col: int) -> None:
+        ledger.add(Record(level, index(level, row, col)))
+        done = sum(ledger.count(smaller) for smaller in range(1, len(run.store.levels)))
+        tell(PhaseProgress("pyramid", done, total))
+
     build_pyramid(
         run.store,
         done=lambda level, row, col: (level, index(level, row, col)) in ledger,
-        mark=lambda level, row, col: ledger.add(Record(level, index(level, row, col))),
+        mark=mark,
     )
 
 
@@ -181,7 +187,8 @@ def _store(
         store.clean_partials()
         return store
     store = OmeZarrStore.create(folder.store, store_layout(source.info, plan.tiles, Path(source.name).stem))
-    folder.notes.mkdir(exist_ok=True)
+    # A group of its own, so that Zarr knows what the folder is.
+    write_atomically(folder.notes / "zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n')
     statistics.save(folder.statistics)
     folder.save_record(record)
     return store

@@ -18,6 +18,7 @@ from typing import Any
 import dask
 from distributed import Client, LocalCluster, Worker, WorkerPlugin, as_completed, get_worker
 
+from urst_tiles.allocator import return_freed_memory
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.torch import Precision, TorchEngine
 from urst_tiles.geometry import TilePlan
@@ -50,6 +51,7 @@ class _JobPlugin(WorkerPlugin):
         self.job = job
 
     def setup(self, worker: Worker) -> None:
+        return_freed_memory()
         self._worker = worker
         self._lock = threading.Lock()
         self._engine: Engine | None = None

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import psutil
 
+from urst_tiles.allocator import return_freed_memory
 from urst_tiles.engines.torch import TorchEngine
 from urst_tiles.errors import InputError
-from urst_tiles.events import Callback, PhaseStarted, RunFinished
+from urst_tiles.events import Callback, PhaseProgress, PhaseStarted, RunFinished
 from urst_tiles.ledger import Ledger
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import RunKeywords, RunOptions
@@ -101,6 +102,7 @@ def stylize(
         UrstTilesError: with one clear line; nothing half-written stands under the target's name then.
     """
     started, tell = time.perf_counter(), teller(callbacks)
+    return_freed_memory()
     wanted, kind = RunOptions(**options), target_kind(target)
     raster, chosen, folder = open_source(source), choose_network(style, network), RunFolder(Path(target))
     folder.check_target()
@@ -117,7 +119,12 @@ def stylize(
         make_pyramid(run, ledger, tell)
     if kind == "bigtiff":
         tell(PhaseStarted("export"))
-        export_bigtiff(run.store, folder.target, overwrite=overwrite)
+        export_bigtiff(
+            run.store,
+            folder.target,
+            overwrite=overwrite,
+            on_tile=lambda done, total: tell(PhaseProgress("export", done, total)),
+        )
         folder.finish_export(keep_store=keep_store)
     else:
         folder.finish_omezarr()

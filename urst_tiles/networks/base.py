@@ -30,9 +30,9 @@ __all__ = ["AnySizeNetwork", "FrozenNetwork", "StyleNetwork"]
 class AnySizeNetwork(nn.Module):
     """A module that wants multiples of ``stride`` no smaller than ``minimum``, made to take any size.
 
-    ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped to
-    [0, 1]. Where a side does not fit, reflected pixels are added on the far edge (right, bottom) and cropped off again, so
-    that pixel (0, 0) stays where the network's grid begins.
+    ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped
+    to [0, 1]. Where a side does not fit, reflected pixels are added on the far edge (right, bottom) and cropped off
+    again, so that pixel (0, 0) stays where the network's grid begins.
     """
 
     def __init__(self, module: nn.Module, *, halo: int, stride: int, minimum: int) -> None:

@@ -57,7 +57,7 @@ class Moments:
             raise InputError(f"moments are of a feature map (N, C, H, W) that is not empty, not of {tuple(x.shape)}")
         count = x.numel() // x.shape[1]
         means, spreads = [], []
-        for part in torch.split(x, max(1, _CHUNK // count), dim=1):  # type: ignore[no-untyped-call]
+        for part in torch.split(x, max(1, _CHUNK // count), dim=1):
             values = part.double()
             mean = values.mean(dim=(0, 2, 3), keepdim=True)
             means.append(mean.flatten().cpu())

@@ -35,9 +35,8 @@ def thumbnail_instance_norm(
 ) -> Tensor:
     """Eq. 2 of the paper, written as it stands there.
 
-    ``x`` is (N, C, H, W); the rest are (C,). The published code takes the
-    deviation from the unbiased variance; here it is whatever the caller gives, and the callers follow what the weights were
-    trained with.
+    ``x`` is (N, C, H, W); the rest are (C,). The published code takes the deviation from the unbiased
+    variance; here it is whatever the caller gives, and the callers follow what the weights were trained with.
     """
     y = (x - mean[:, None, None]) / std[:, None, None]
     if weight is not None:

@@ -29,8 +29,6 @@ class Reach:
     grow: int = 1
     low: int = 0
     high: int = 0
-    shift: Fraction = Fraction(0)
-    # where output position 0 lies, in input positions
     smallest: int = 1
     # shortest input side the operation accepts
 
@@ -90,20 +88,15 @@ def _pair(value: Any, default: int = 0) -> tuple[int, int]:
 
 
 def _window(kernel: int, stride: int, pad: int, dilation: int) -> Reach:
-    """A window of `kernel` positions, `dilation` apart, moved by `stride` over an input with `pad` positions before
-    it.
-    """
+    """A window of `kernel` positions, `dilation` apart, moved by `stride` over an input padded by `pad`."""
     span = dilation * (kernel - 1)
-    return Reach(
-        step=stride, low=-pad, high=span - pad, shift=Fraction(span // 2 - pad), smallest=max(1, span + 1 - 2 * pad)
-    )
+    return Reach(step=stride, low=-pad, high=span - pad, smallest=max(1, span + 1 - 2 * pad))
 
 
 def _spread(kernel: int, stride: int, pad: int, dilation: int) -> Reach:
     """The transpose of :func:`_window`: input i writes outputs i·stride - pad … i·stride - pad + span."""
     span = dilation * (kernel - 1)
-    shift = Fraction(pad - span // 2, stride)
-    return Reach(grow=stride, low=pad - span + stride - 1, high=pad, shift=shift)
+    return Reach(grow=stride, low=pad - span + stride - 1, high=pad)
 
 
 def _convolution(node: Node) -> Pair:
@@ -143,7 +136,7 @@ def _pad(node: Node) -> Pair:
     def axis(before: int, after: int) -> Reach:
         most = max(before, after)
         smallest = most + 1 if mode.startswith("reflect") else max(1, 1 - before - after)
-        return Reach(low=-before, high=-before, shift=Fraction(-before), smallest=smallest)
+        return Reach(low=-before, high=-before, smallest=smallest)
 
     return axis(pad[2], pad[3]), axis(pad[0], pad[1])
 
@@ -177,7 +170,7 @@ def _slice(node: Node) -> Pair:
         return POINTWISE, POINTWISE
     if start < 0:
         raise NetworkError(f"a slice that starts {-start} before the end ({where(node)}) depends on the window's size")
-    cut = Reach(step=step, low=start, high=start, shift=Fraction(start), smallest=start + 1)
+    cut = Reach(step=step, low=start, high=start, smallest=start + 1)
     return (cut, POINTWISE) if axis == rank - 2 else (POINTWISE, cut)
 
 
@@ -224,9 +217,24 @@ _RULES: dict[str, Callable[[Node], Pair]] = {
 
 # Instance norms count as pointwise because freezing gives them constant statistics.
 _UNCHANGED = frozenset(
-    (
-        "instance_norm prelu _prelu_kernel hardswish hardswish_ dropout feature_dropout alias clone contiguous detach "
-        "detach_ lift_fresh_copy to _to_copy getitem channel_shuffle"
-    ).split()
+    [
+        "instance_norm",
+        "prelu",
+        "_prelu_kernel",
+        "hardswish",
+        "hardswish_",
+        "dropout",
+        "feature_dropout",
+        "alias",
+        "clone",
+        "contiguous",
+        "detach",
+        "detach_",
+        "lift_fresh_copy",
+        "to",
+        "_to_copy",
+        "getitem",
+        "channel_shuffle",
+    ]
 )
 _SAME_SHAPE = frozenset({"view", "reshape", "_unsafe_view", "expand"})

@@ -2,9 +2,8 @@
 
 The graph is recorded once (:mod:`urst_tiles.networks.tracing`) and walked twice.
 
-*Forwards*, each node gets its pitch (input pixels per position: a stride-2 convolution doubles it, a x2 upsampling
-halves it) and its origin (where its position 0 lies, in input pixels: 1 - 2 = -1 after padding by 1 what was cropped
-by 2).
+*Forwards*, each node gets its pitch: input pixels per position. A stride-2 convolution doubles it, a x2 upsampling
+halves it.
 
 *Backwards*, from the output positions of one period of the network's stride, 0 … S - 1, each node gets the interval of
 its positions that those outputs are made from. Where a node has several readers, it is the hull of what they need::
@@ -56,14 +55,6 @@ class ReceptiveField:
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
-    """Where a node's positions lie along one axis, in input pixels."""
-
-    pitch: Fraction
-    origin: Fraction
-
-
-@dataclass(frozen=True, slots=True)
 class _Axis:
     """One axis of the analysis."""
 
@@ -106,34 +97,37 @@ def analyse(recording: Recording) -> ReceptiveField:
 
 
 def _along(chain: list[Node], steps: dict[Node, Reach], axis: int, side: int) -> _Axis:
-    places = _forwards(chain, steps)
-    result = chain[-1]
-    stride = lcm(*(place.pitch.numerator for place in places.values()))
-    scale = 1 / places[result].pitch
-    size = shape_of(result)[axis - 2]
-    if size != side * scale:
+    pitches = _forwards(chain, steps)
+    stride = lcm(*(pitch.numerator for pitch in pitches.values()))
+    # A side is side / pitch positions, and some more after a pad or fewer before it.
+    extra = {node: shape_of(node)[axis - 2] - floor(side / pitch) for node, pitch in pitches.items()}
+    scale = 1 / pitches[chain[-1]]
+    if extra[chain[-1]] or (side * scale).denominator != 1:
         raise NetworkError(
-            f"an input of {side} px gives an output of {size} px where {side * scale} were expected; "
-            "the output must cover the input exactly: pad what the convolutions take away"
+            f"an input of {side} px gives an output of {shape_of(chain[-1])[axis - 2]} px where {side * scale} were "
+            "expected; the output must cover the input exactly: pad what the convolutions take away"
         )
     left = right = Fraction(0)
     for node, (low, high) in _backwards(chain, steps, int(stride * scale)).items():
-        place = places[node]
-        left = max(left, -(place.origin + low * place.pitch))
-        right = max(right, place.origin + (high + 1) * place.pitch - stride)
-    return _Axis(left, right, stride, scale, _minimum(chain, steps, places, axis, side))
+        # Before the node's first position there is nothing, and after its last, which lies `extra` positions later.
+        left = max(left, -low * pitches[node])
+        right = max(right, (high + 1 - extra[node]) * pitches[node] - stride)
+    smallest = [
+        (steps[node].smallest - extra[source]) * pitches[source]
+        for node in chain[1:]
+        for source in _read(node, pitches)
+    ]
+    return _Axis(left, right, stride, scale, max(1, *(ceil(length) for length in smallest)) if smallest else 1)
 
 
-def _forwards(chain: list[Node], steps: dict[Node, Reach]) -> dict[Node, _Place]:
-    places = {chain[0]: _Place(Fraction(1), Fraction(0))}
+def _forwards(chain: list[Node], steps: dict[Node, Reach]) -> dict[Node, Fraction]:
+    pitches = {chain[0]: Fraction(1)}
     for node in chain[1:]:
-        step = steps[node]
-        sources = [places[source] for source in _read(node, places)]
-        if len({source.pitch for source in sources}) != 1:
+        sources = {pitches[source] for source in _read(node, pitches)}
+        if len(sources) != 1:
             raise NetworkError(f"{node.target} ({where(node)}) joins feature maps of different resolutions")
-        source = sources[0]
-        places[node] = _Place(source.pitch * step.ratio, source.origin + source.pitch * step.shift)
-    return places
+        pitches[node] = sources.pop() * steps[node].ratio
+    return pitches
 
 
 def _backwards(chain: list[Node], steps: dict[Node, Reach], period: int) -> dict[Node, tuple[int, int]]:
@@ -144,18 +138,6 @@ def _backwards(chain: list[Node], steps: dict[Node, Reach], period: int) -> dict
             old = needed.get(source, (low, high))
             needed[source] = min(old[0], low), max(old[1], high)
     return needed
-
-
-def _minimum(chain: list[Node], steps: dict[Node, Reach], places: dict[Node, _Place], axis: int, side: int) -> int:
-    """The smallest input side at which every operation's input is long enough."""
-    smallest = 1
-    for node in chain[1:]:
-        for source in _read(node, places):
-            # Sides are linear in the input's: side / pitch + extra.
-            pitch = places[source].pitch
-            extra = shape_of(source)[axis - 2] - floor(side / pitch)
-            smallest = max(smallest, ceil((steps[node].smallest - extra) * pitch))
-    return smallest
 
 
 def _between(recording: Recording) -> list[Node]:

@@ -28,6 +28,14 @@ _BY_WINDOWS = ("tiff", "openslide", "jp2k", "vips", "ppm", "svg")
 _PARTIAL = 1
 """VIPS_FOREIGN_PARTIAL: the loader says that it decodes a part of this file without what stands before it."""
 
+_PLAINLY = {
+    "not a known file format": (
+        "libvips does not read this format, or the header is damaged. Convert it to a tiled TIFF first"
+    ),
+    "bad labq format": "libvips does not read Lab TIFFs of 8 bit. Convert it to RGB or to 16 bit first",
+}
+"""What some of libvips' messages come down to."""
+
 
 @dataclass(frozen=True, slots=True)
 class Presented:
@@ -166,9 +174,10 @@ def stated_resolution(image: Any, loader: str, path: str, facts: TiffFacts | Non
         return 1000 / float(microns[0]), 1000 / float(microns[1])
     if loader.startswith("png") and (found := _png_resolution(path)):
         return found
-    stated = "resolution-unit" in image.get_fields() or (
-        loader.startswith("vips") and (image.xres, image.yres) != (1, 1)
-    )
+    if loader.startswith("vips"):
+        stated = (image.xres, image.yres) != (1, 1)
+    else:
+        stated = "resolution-unit" in image.get_fields()
     return (float(image.xres), float(image.yres)) if stated else None
 
 
@@ -194,7 +203,8 @@ def _field(image: Any, field: str) -> Any:
 def why(error: Exception) -> str:
     """The line of libvips' message that is nearest to the cause: the last one that names a part of libvips."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if any("not a known file format" in line for line in lines):
-        return "libvips does not read this format, or the header is damaged. Convert it to a tiled TIFF first"
+    for said, meant in _PLAINLY.items():
+        if any(said in line for line in lines):
+            return meant
     causes = [line for line in lines if ": " in line] or lines
     return causes[-1] if causes else "libvips does not say why"

@@ -100,7 +100,11 @@ def halve(pixels: Pixels) -> Pixels:
 
 
 def pyramid_bytes(layout: StoreLayout) -> int:
-    """Upper bound of the memory, in bytes, that building one shard takes."""
+    """Upper bound of the memory, in bytes, that building one shard takes.
+
+    The shard, what reading and writing take, and a block of the level before: read, halved, and as much kept by the
+    threads.
+    """
     itemsize = np.dtype(layout.dtype).itemsize
     sizes = level_sizes(layout)
     if len(sizes) == 1:
@@ -108,7 +112,7 @@ def pyramid_bytes(layout: StoreLayout) -> int:
     width, height = sizes[1]
     shard = layout.bands * min(layout.shard, width) * min(layout.shard, height) * itemsize
     block = layout.bands * (2 * layout.chunk) ** 2 * itemsize
-    return shard + 2 * block + read_bytes(layout) + write_bytes(layout)
+    return shard + 3 * block + read_bytes(layout) + write_bytes(layout)
 
 
 def _average(rows: NDArray[np.generic], out: NDArray[np.generic], wide: type[np.unsignedinteger]) -> None:

@@ -1,0 +1,32 @@
+"""Give freed memory back to the system at once, so that what a run holds is what it needs.
+
+glibc keeps freed blocks for later, and the larger the blocks that were freed, the larger the ones it keeps: reading
+the thumbnail of an 85-megapixel TIFF leaves 580 MiB behind that are nobody's, against 6 MiB with fixed thresholds. A
+memory promise cannot be kept that way. Other C libraries and systems are left as they are.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+
+__all__ = ["return_freed_memory"]
+
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
+_LIMIT = 1 << 20
+
+
+def return_freed_memory() -> bool:
+    """Make blocks of a mebibyte and more go back to the system when they are freed. For the whole process, and for
+    good.
+
+    Returns whether the C library took the setting.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    library = ctypes.CDLL(None)
+    if not hasattr(library, "mallopt") or not hasattr(library, "gnu_get_libc_version"):
+        return False
+    # Setting a threshold also ends its growing by itself.
+    return bool(library.mallopt(_M_MMAP_THRESHOLD, _LIMIT)) and bool(library.mallopt(_M_TRIM_THRESHOLD, _LIMIT))
