@@ -72,6 +72,13 @@ def mean_of_areas(pixels: Values, width: int, height: int) -> NDArray[np.float64
     return result
 
 
+def assert_mean_of_areas(found: Values, pixels: Values) -> None:
+    """Every pixel of ``found`` is the mean of its area of ``pixels``, rounded; at a half either way."""
+    assert found.dtype == pixels.dtype.newbyteorder("=")
+    height, width = found.shape[:2]
+    assert np.abs(found - mean_of_areas(pixels, width, height)).max() <= 0.5 + 1e-6
+
+
 def peak_growth_of(code: str) -> int:
     """Run Python code in a process of its own; the bytes by which its peak memory grew after ``started()`` was called.
 

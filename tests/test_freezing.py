@@ -1,4 +1,4 @@
-"""Freezing folds every norm away and changes nothing (law 5); windows of the frozen network make up the whole (law 3)."""
+"""Freezing folds every norm away and changes nothing (law 5); windows make up the whole (law 3)."""
 
 from __future__ import annotations
 
@@ -106,6 +106,14 @@ def affine(channels: int) -> nn.Module:
     return ChannelAffine(torch.linspace(0.5, 2.0, channels), torch.linspace(-1.0, 1.0, channels))
 
 
+def padded(channels: int) -> list[nn.Module]:
+    return [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3)]
+
+
+def out(channels: int) -> nn.Module:
+    return nn.Conv2d(channels, 3, 1)
+
+
 CASES: dict[str, tuple[Callable[[], list[nn.Module]], int]] = {
     # name: layers, and how many scales and shifts must be left
     "conv, norm": (lambda: [nn.Conv2d(3, 3, 3, padding=1), norm(3)], 0),
@@ -122,15 +130,15 @@ CASES: dict[str, tuple[Callable[[], list[nn.Module]], int]] = {
         lambda: [norm(3), nn.Upsample(scale_factor=2), nn.ReplicationPad2d(1), nn.Conv2d(3, 3, 3), nn.AvgPool2d(2)],
         0,
     ),
-    "norm, grouped conv": (lambda: [nn.Conv2d(3, 4, 1), nn.ReLU(), norm(4), nn.Conv2d(4, 6, 1, groups=2), nn.Conv2d(6, 3, 1)], 0),
+    "norm, grouped conv": (lambda: [nn.Conv2d(3, 4, 1), nn.ReLU(), norm(4), nn.Conv2d(4, 6, 1, groups=2), out(6)], 0),
     "norm, padding_mode": (lambda: [norm(3), nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect")], 0),
     "norm, zero pad": (lambda: [norm(3), nn.Conv2d(3, 3, 3, padding=1)], 1),
     "norm, relu": (lambda: [norm(3), nn.ReLU(), nn.Conv2d(3, 3, 1)], 1),
-    "ranges": (lambda: [affine(3), norm(3), affine(3), nn.ReflectionPad2d(1), nn.Conv2d(3, 3, 3), affine(3), affine(3)], 0),
+    "ranges": (lambda: [affine(3), norm(3), affine(3), *padded(3), affine(3), affine(3)], 0),
     "pre-activation": (lambda: [nn.Conv2d(3, 4, 1), Residual(), nn.Conv2d(4, 3, 1)], 1),
     "batch norm": (lambda: [nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU(), norm(3), nn.Conv2d(3, 3, 1)], 0),
     "up, reflect, conv": (
-        lambda: [nn.Conv2d(3, 3, 2, 2), norm(3), nn.Upsample(scale_factor=2), nn.ReflectionPad2d(1), nn.Conv2d(3, 3, 3)],
+        lambda: [nn.Conv2d(3, 3, 2, 2), norm(3), nn.Upsample(scale_factor=2), *padded(3)],
         0,
     ),
     "up 3, reflect 2, conv, relu, pad": (

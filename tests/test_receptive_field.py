@@ -80,7 +80,7 @@ def vgg_autoencoder(level: int) -> nn.Module:
 )
 def test_halos_measured_on_the_published_networks_are_derived(module: nn.Module, halo: int, stride: int) -> None:
     found = receptive_field(module)
-    assert (found.halo, found.stride, found.scale) == (halo, stride, 1)
+    assert (found.halo, found.stride, found.scale) == (halo, stride, Fraction(1))
 
 
 def test_johnson_needs_eight_pixels() -> None:
@@ -150,7 +150,7 @@ def small_networks(draw: st.DrawFn) -> tuple[str, nn.Module]:
 @given(small_networks(), st.sampled_from([2, 3]))
 @settings(max_examples=25, deadline=None)
 def test_nan_probing_finds_the_same_reach(described: tuple[str, nn.Module], axis: int) -> None:
-    """A NaN in the input shows which outputs read it: the derived halo covers them all, and one stride less does not."""
+    """A NaN in the input shows which outputs read it: the derived halo covers them, and one stride less does not."""
     name, module = described
     field = receptive_field(module)
     stride, halo = field.stride, field.halo
@@ -231,10 +231,8 @@ def test_what_cannot_be_tiled_is_refused_by_name(module: nn.Module, says: str) -
 
 
 def test_writing_through_a_view_is_seen() -> None:
-    try:
-        assert receptive_field(WritesThroughView()).halo >= 3
-    except NetworkError:
-        pass  # refused is safe, too; a halo of 0 is not
+    with pytest.raises(NetworkError, match="slice_scatter"):  # refused: a halo of 0 would be wrong
+        receptive_field(WritesThroughView())
 
 
 def test_a_network_that_enlarges_is_refused() -> None:

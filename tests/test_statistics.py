@@ -75,7 +75,7 @@ def test_moments_far_from_zero_are_summed_in_float64() -> None:
     shifted = ripple.double() + 1e4
     found = Moments.of(shifted)
     assert found.variance[0] == pytest.approx(float(ripple.double().var(correction=0)), rel=1e-6)
-    parts = [Moments.of(part) for part in shifted.split(7, dim=2)]
+    parts = [Moments.of(shifted[:, :, row : row + 7]) for row in range(0, 100, 7)]
     assert sum(parts[1:], start=parts[0]).variance[0] == pytest.approx(found.variance[0], rel=1e-6)
 
 
@@ -200,8 +200,8 @@ def test_windows_measure_what_one_pass_measures(height: int, width: int, side: i
 
 
 def test_windows_measure_johnson_like_one_pass() -> None:
-    network, pixels = untrained(width=2), noise(64, 240)
-    whole, windows = collect_statistics(network, pixels), collect_statistics(network, pixels, max_pixels=160 * 80)
+    network, pixels = untrained(width=2), noise(16, 500)
+    whole, windows = collect_statistics(network, pixels), collect_statistics(network, pixels, max_pixels=1)
     assert all(close(windows[name], whole[name], 1e-5) for name in whole)
 
 
@@ -263,9 +263,7 @@ def test_what_is_no_thumbnail_is_refused(wrong: NDArray[np.uint8]) -> None:
 
 @pytest.mark.parametrize("max_pixels", [1_600_000, 100], ids=["one pass", "windows"])
 @pytest.mark.parametrize("level", [0, 255])
-def test_a_blank_thumbnail_is_finite_and_said(
-    level: int, max_pixels: int, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_blank_thumbnail_is_finite_and_said(level: int, max_pixels: int, caplog: pytest.LogCaptureFixture) -> None:
     network = untrained(width=2) if max_pixels > 100 else two_norms()
     statistics = collect_statistics(network, np.full((32, 40, 3), level, np.uint8), max_pixels=max_pixels)
     assert all(np.isfinite(m.mean).all() and np.isfinite(m.m2).all() for m in statistics.values())

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.geometry import Tile, plan_tiles
 from urst_tiles.networks.base import StyleNetwork
-from urst_tiles.networks.freezing import flatten
+from urst_tiles.networks.graphs import flatten
 from urst_tiles.networks.moments import Moments, Statistics
 from urst_tiles.networks.normalization import Leaf, frozen_norm
 from urst_tiles.networks.padding import reflected_indices, round_up
@@ -154,9 +154,9 @@ def _at_pitch(start: int, end: int, pixels: int, positions: int, stride: int) ->
 
 
 def _tiles(network: StyleNetwork, image: Pixels, max_pixels: int) -> list[Tile]:
-    """Windows of about ``max_pixels``, and never so small that no core is left."""
+    """Windows of about ``max_pixels``, and never so small that less than a quarter of each is core."""
     halo, stride = network.halo, network.stride
-    side = max(isqrt(max_pixels) // stride * stride, 2 * halo + stride)
+    side = max(isqrt(max_pixels) // stride * stride, 4 * halo, stride)
     shards = plan_tiles(image.shape[1], image.shape[0], window=side, halo=halo, stride=stride)
     return [tile for shard in shards for tile in shard.tiles]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -127,8 +128,9 @@ def _pickled(path: Path) -> object:
             warnings.simplefilter("ignore", UserWarning)
             return torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
-        # weights_only reads tensors and plain containers; anything else it names and does not call.
-        if any(word in str(error) for word in ("GLOBAL", "class", "Unsupported operand")):
+        # weights_only reads tensors and plain containers; anything else it names and does not call. It gives up on
+        # newer pickles before it comes that far.
+        if "GLOBAL" in str(error) or _names_code(path):
             raise NetworkError(
                 f"{path} holds code, not only tensors; it was not executed. Convert it in an environment you trust: "
                 "torch.save(network.state_dict(), 'weights.pth')"
@@ -139,6 +141,16 @@ def _pickled(path: Path) -> object:
         raise NetworkError(f"{path} claims more tensors than fit into memory: the file is damaged") from error
     except Exception as error:
         raise NetworkError(f"{path} is not a weights file or is damaged: {_first_line(error)}") from error
+
+
+def _names_code(path: Path) -> bool:
+    """Whether a file is a pickle, to its last instruction, that names something to call. Runs nothing."""
+    try:
+        with path.open("rb") as file:
+            names = {instruction.name for instruction, _, _ in pickletools.genops(file)}
+    except (ValueError, IndexError, UnicodeError):
+        return False
+    return not names.isdisjoint({"GLOBAL", "STACK_GLOBAL", "INST"})
 
 
 def _check_archive(path: Path) -> None:

@@ -115,6 +115,9 @@ def johnson_network(
     if value_range is not None and value_range not in VALUE_RANGES:
         raise NetworkError(f"{source} asks for value range {value_range!r}; there are {', '.join(VALUE_RANGES)}")
     weights, blocks, default = translate(state, source)
+    for name, tensor in weights.items():
+        if name.endswith("conv.weight") and (tensor.ndim != 4 or not tensor.numel()):
+            raise NetworkError(f"{source}: {name} has shape {tuple(tensor.shape)}, which is no convolution's")
     widths = tuple(weights[f"conv{i}.conv.weight"].shape[0] for i in (1, 2, 3))
     module = JohnsonNetwork((widths[0], widths[1], widths[2]), blocks, _ranged(value_range, default))
     expected = module.state_dict()

@@ -6,19 +6,20 @@ import hashlib
 from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from urst_tiles.errors import InputError, SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.axes import Layout, colour_of, layout_of
 from urst_tiles.sources.base import Pixels, RasterInfo
-from urst_tiles.sources.shrink import shrink_by_strips, thumbnail_size
+from urst_tiles.sources.shrink import UNTILED, shrink_by_strips, thumbnail_size
 
 __all__ = ["ArraySource"]
 
 _MAX_CHUNK_BYTES = 2 << 30
 """A chunk is decoded whole; a larger one is damage or not made for windows."""
-_BLOCK = (2048, 256)
-"""(width, height) that an array without chunks is read in, for its thumbnail."""
+_BAND_BYTES = 4 << 20
+"""A window of a lazy array is read in bands of rows of chunks of about this size."""
 
 
 class ArraySource:
@@ -103,27 +104,47 @@ class ArraySource:
             thumbnail_size(info.width, info.height, short_side),
             bands=info.bands,
             dtype=info.dtype,
-            tile=info.tile or _BLOCK,
+            tile=info.tile or UNTILED,
         )
 
     def cache_bytes(self, width: int) -> int:
-        """The chunks that a square window of this width is cut out of, and the window before its axes are turned."""
+        """The chunks that a band of rows is cut out of, and the band before its axes are turned."""
+        return 0 if isinstance(self._levels[0], np.ndarray) else 2 * self._band_bytes(width)
+
+    def _band_bytes(self, width: int) -> int:
+        """A band of rows of a window this wide, in whole chunks."""
         info = self._info
-        if isinstance(self._levels[0], np.ndarray):
-            return 0
-        chunk_width, chunk_height = info.tile or _BLOCK
+        chunk_width, chunk_height = info.tile or UNTILED
         across = min(-(-width // chunk_width) + 1, -(-info.width // chunk_width)) * chunk_width
-        down = min(-(-width // chunk_height) + 1, -(-info.height // chunk_height)) * chunk_height
-        return (across * down + width * width) * info.bytes_per_pixel
+        return across * self._band_rows(width, chunk_height) * info.bytes_per_pixel
+
+    def _band_rows(self, width: int, chunk_height: int) -> int:
+        """Whole rows of chunks, about _BAND_BYTES of them."""
+        return max(1, _BAND_BYTES // (width * self._info.bytes_per_pixel * chunk_height)) * chunk_height
 
     def _read(self, level: int, window: Window) -> Pixels:
-        array = self._levels[level]
+        array, info = self._levels[level], self._info
+        out: Pixels = np.empty((window.height, window.width, info.bands), info.dtype)
+        if isinstance(array, np.ndarray):
+            out[:] = self._layout.arrange(array[self._layout.index(window)])
+            return out
+        # A band at a time: a lazy array is first put together with its own axes, and a large window would be held twice.
+        rows = self._band_rows(window.width, (info.tile or UNTILED)[1])
+        start = window.row_off
+        while start < window.row_end:
+            end = min((start // rows + 1) * rows, window.row_end)
+            band = Window(window.col_off, start, window.width, end - start)
+            out[start - window.row_off : end - window.row_off] = self._read_band(array, band, window, level)
+            start = end
+        return out
+
+    def _read_band(self, array: Any, band: Window, window: Window, level: int) -> NDArray[Any]:
         try:
-            block = array[self._layout.index(window)]
+            block = array[self._layout.index(band)]
             if hasattr(block, "compute"):
                 # In this thread: handing work to a cluster from within one of its tasks can wait for ever.
                 block = block.compute(scheduler="synchronous")
-            return self._layout.arrange(np.asarray(block), self._info.dtype)
+            return self._layout.arrange(np.asarray(block))
         # A codec, a store or a Dask graph may raise anything.
         except Exception as error:
             where = f"columns {window.col_off}–{window.col_end - 1}, rows {window.row_off}–{window.row_end - 1}"  # noqa: RUF001

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from urst_tiles.errors import SourceError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.base import Colour, Pixels
+from urst_tiles.sources.base import Colour
 
 __all__ = ["Layout", "colour_of", "layout_of"]
 
@@ -44,15 +44,12 @@ class Layout:
             found[self.c] = slice(None)
         return tuple(found)
 
-    def arrange(self, block: NDArray[np.generic], dtype: str) -> Pixels:
-        """What :meth:`index` gave, as (height, width, bands): native byte order, contiguous, owned by the caller."""
+    def arrange(self, block: NDArray[Any]) -> NDArray[Any]:
+        """What :meth:`index` gave, seen as (height, width, bands)."""
         order = sorted(axis for axis in (self.y, self.x, self.c) if axis is not None)
         wanted = [order.index(axis) for axis in (self.y, self.x, self.c) if axis is not None]
         turned = block.transpose(wanted)
-        if self.c is None:
-            turned = turned[:, :, None]
-        out: Pixels = np.array(turned, dtype=dtype, order="C", copy=True)
-        return out
+        return turned[:, :, None] if self.c is None else turned
 
 
 def layout_of(shape: tuple[int, ...], axes: str | None, name: str) -> Layout:

@@ -102,5 +102,8 @@ class Source(Protocol):
         ...
 
     def cache_bytes(self, width: int) -> int:
-        """Upper bound, in bytes, of what reading windows of this width keeps beyond the array, per reading thread."""
+        """Upper bound, in bytes, of what reading windows of this width keeps beyond the array, per reading thread.
+
+        Of a raster without random access, it is that of its tiled copy, through which windows of it are to be read.
+        """
         ...

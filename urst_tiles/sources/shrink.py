@@ -21,9 +21,12 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.base import Pixels
+from urst_tiles.sources.base import Pixels, Source
 
-__all__ = ["area_mean", "shrink_by_strips", "thumbnail_size"]
+__all__ = ["UNTILED", "area_mean", "shrink_by_strips", "thumbnail_bytes", "thumbnail_size"]
+
+UNTILED = (256, 256)
+"""(width, height) taken for the blocks of a raster that names none."""
 
 _STRIP_BYTES = 16 << 20
 """A strip is made so narrow that a block of its rows is no larger than this."""
@@ -88,13 +91,7 @@ def shrink_by_strips(
     """
     (width, _), (out_width, out_height) = size, out_size
     rows = max(1, min(tile[1], size[1]))
-    readers = min(_READERS, os.cpu_count() or 1)
-    strips = -(-width * rows * bands * np.dtype(dtype).itemsize // _STRIP_BYTES)
-    if (
-        width >= 4 * readers * tile[0]
-    ):  # tiles on the border of two strips are decoded twice: not worth it with few tiles
-        strips = max(strips, readers)
-    strips = min(strips, out_width)
+    strips, readers = _strips(width, rows, out_width, bands * np.dtype(dtype).itemsize, tile[0])
     out: Pixels = np.empty((out_height, out_width, bands), dtype)
 
     def shrink(strip: int) -> None:
@@ -103,7 +100,7 @@ def shrink_by_strips(
         part = area_mean(blocks, size, out_size, bands=bands, dtype=dtype, columns=columns)
         out[:, columns.start : columns.stop] = part
 
-    if strips == 1 or readers == 1:
+    if readers == 1:
         for strip in range(strips):
             shrink(strip)
         return out
@@ -115,6 +112,30 @@ def shrink_by_strips(
         finally:
             pool.shutdown(cancel_futures=True)
     return out
+
+
+def thumbnail_bytes(source: Source, short_side: int) -> int:
+    """Upper bound, in bytes, of what ``source.thumbnail(short_side)`` takes beyond its result."""
+    info = source.info
+    tile_width, tile_height = info.tile or UNTILED
+    rows = min(tile_height, info.height)
+    out_width, _ = thumbnail_size(info.width, info.height, short_side)
+    strips, readers = _strips(info.width, rows, out_width, info.bytes_per_pixel, tile_width)
+    width = -(-info.width // strips) + 2
+    # A block of rows, its copy while it is read, and six rows of 64-bit sums and their steps.
+    return readers * (source.cache_bytes(width) + width * (2 * rows * info.bytes_per_pixel + 6 * 8 * info.bands))
+
+
+def _strips(width: int, rows: int, out_width: int, pixel_bytes: int, tile_width: int) -> tuple[int, int]:
+    """(strips, readers): how many strips a raster is shrunk in, and how many at the same time."""
+    readers = min(_READERS, os.cpu_count() or 1)
+    strips = -(-width * rows * pixel_bytes // _STRIP_BYTES)
+    if (
+        width >= 4 * readers * tile_width
+    ):  # tiles on the border of two strips are decoded twice: too dear with few tiles
+        strips = max(strips, readers)
+    strips = min(strips, out_width)
+    return strips, min(readers, strips)
 
 
 def input_columns(columns: range, width: int, out_width: int) -> range:

@@ -49,7 +49,7 @@ def spool(source: Source, folder: str | os.PathLike[str], *, progress: Callable[
         return source
     if not isinstance(source, VipsSource):
         raise SourceError(f"{source.name} has no random access, and only raster files can be copied to tiles")
-    key = hashlib.sha256(json.dumps([source.name, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]
+    key = hashlib.sha256(json.dumps([source.path, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]
     target = Path(folder) / f"spool-{key}.tif"
     if not _is_complete(target, source.info):
         _write(source, target, progress)
@@ -62,13 +62,10 @@ class _SpooledSource(VipsSource):
     def __init__(self, original: VipsSource, copy: Path) -> None:
         super().__init__(copy)
         self._original = original
+        self._name = original.name
         copied = self._info
         self._info = dataclasses.replace(original.info, random_access=True, tile=copied.tile)
         self._reader = WindowReader(self.path, original.name, self._info, self.facts, copied.bytes_per_pixel, {})
-
-    @property
-    def name(self) -> str:
-        return self._original.name
 
     def fingerprint(self) -> dict[str, Any]:
         return self._original.fingerprint()
@@ -105,29 +102,42 @@ def _write(source: VipsSource, target: Path, progress: Callable[[int], None] | N
 def _copy(source: VipsSource, partial: Path, progress: Callable[[int], None] | None) -> None:
     # Pixels are copied as they lie in the file, with the orientation tag beside them: turning needs random access.
     image = present(open_image(source.path, "sequential"), source.name, source.facts).image.copy()
-    raised: list[BaseException] = []
-    if progress is not None:
-        image.set_progress(True)
-        image.signal_connect("eval", _watch(progress, raised))
+    watch = _Watch(image, progress) if progress is not None else None
     try:
         image.tiffsave(
             str(partial), tile=True, tile_width=_TILE, tile_height=_TILE, bigtiff=True, compression="none", keep="icc"
         )
     except pyvips.Error:
-        if raised:
-            raise raised[0] from None
+        if watch is not None and watch.raised is not None:
+            raise watch.raised from None
         raise
-    if raised:
-        raise raised[0]
+    if watch is not None:
+        watch.finish(source.info.pixels)
 
 
-def _watch(progress: Callable[[int], None], raised: list[BaseException]) -> Callable[[Any, Any], None]:
-    def watch(image: Any, state: Any) -> None:
-        # An exception cannot pass through libvips: it is kept, and libvips is told to stop.
+class _Watch:
+    """Passes libvips' progress on. An exception cannot pass through libvips: it is kept, and libvips told to stop."""
+
+    def __init__(self, image: Any, progress: Callable[[int], None]) -> None:
+        self.raised: BaseException | None = None
+        self._progress = progress
+        self._done = 0  # pixels, as told last
+        image.set_progress(True)
+        image.signal_connect("eval", self._hear)
+
+    def _hear(self, image: Any, state: Any) -> None:
+        done = int(state.npels)
+        if self.raised is not None or done <= self._done:
+            return
+        self._done = done
         try:
-            progress(int(state.npels))
+            self._progress(done)
         except BaseException as error:  # noqa: BLE001
-            raised.append(error)
+            self.raised = error
             image.set_kill(True)
 
-    return watch
+    def finish(self, pixels: int) -> None:
+        if self.raised is not None:
+            raise self.raised
+        if self._done < pixels:
+            self._progress(pixels)

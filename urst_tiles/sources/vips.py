@@ -14,7 +14,7 @@ import pyvips
 from urst_tiles.errors import SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, RasterInfo
-from urst_tiles.sources.shrink import area_mean, shrink_by_strips, thumbnail_size
+from urst_tiles.sources.shrink import UNTILED, area_mean, shrink_by_strips, thumbnail_size
 from urst_tiles.sources.tiff_header import TiffFacts, TiffLevel, read_tiff_facts
 from urst_tiles.sources.vips_image import (
     Presented,
@@ -31,8 +31,10 @@ __all__ = ["VipsSource"]
 
 _MAX_TILE_BYTES = 1 << 30
 """A larger tile is damage, or was not made to be read by windows."""
-_STREAM_BYTES = 8 << 20
+_STREAM_BYTES = 1 << 20
 """Rows are streamed in blocks of about this size."""
+_STREAM_SLACK = 128 << 20
+"""What libvips' threads and line caches take while a file streams by."""
 
 
 class VipsSource:
@@ -43,25 +45,27 @@ class VipsSource:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = os.fspath(path)
-        _check_file(self.path)
+        self._name = os.fspath(path)
+        self.path = os.path.abspath(path)  # another process may stand in another folder
+        _check_file(self._name)
         try:
             image = open_image(self.path, "random")
         except pyvips.Error as error:
-            raise SourceError(f"cannot open {self.path}: {why(error)}") from error
+            raise SourceError(f"cannot open {self._name}: {why(error)}") from error
         loader = loader_of(image, self.path)
         self.facts = read_tiff_facts(self.path) if loader.startswith("tiff") else None
-        presented = present(image, self.path, self.facts)
+        presented = present(image, self._name, self.facts)
         self._info = _info(self.path, image, presented, self.facts)
         pixel_bytes = image.bands * (2 if image.format == "ushort" else 1)
         tile = self._info.tile
         if tile is not None and tile[0] * tile[1] * pixel_bytes > _MAX_TILE_BYTES:
             raise SourceError(
-                f"{self.path} is stored in tiles of {tile[0]} x {tile[1]} pixels, too large to decode one by one. "
+                f"{self._name} is stored in tiles of {tile[0]} x {tile[1]} pixels, too large to decode one by one. "
                 "Store it in tiles of 256 to 1024 pixels first"
             )
-        self._reader = WindowReader(self.path, self.path, self._info, self.facts, pixel_bytes, {})
+        self._reader = WindowReader(self.path, self._name, self._info, self.facts, pixel_bytes, {})
         self._pixel_bytes = pixel_bytes
+        self._decoded_whole = decodes_whole(image, loader)
 
     @property
     def info(self) -> RasterInfo:
@@ -69,14 +73,14 @@ class VipsSource:
 
     @property
     def name(self) -> str:
-        return self.path
+        return self._name
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, size and time of the last change: a file that was moved is still the same source."""
         try:
             facts = Path(self.path).stat()
         except OSError as error:
-            raise SourceError(f"cannot open {self.path}: {error.strerror}") from error
+            raise SourceError(f"cannot open {self._name}: {error.strerror}") from error
         return {"file": Path(self.path).name, "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
 
     def read(self, window: Window) -> Pixels:
@@ -88,7 +92,14 @@ class VipsSource:
         return self._reader.read(window)
 
     def cache_bytes(self, width: int) -> int:
+        """See :meth:`urst_tiles.sources.base.Source.cache_bytes`; without random access, that of the tiled copy."""
         return self._reader.cache_bytes(width)
+
+    @property
+    def stream_bytes(self) -> int:
+        """Upper bound, in bytes, of what decoding the file once from top to bottom takes: to spool it, or its thumbnail."""
+        whole = 2 * self._info.pixels * self._pixel_bytes if self._decoded_whole else 0
+        return whole + _STREAM_SLACK
 
     def thumbnail(self, short_side: int) -> Pixels:
         """See :meth:`urst_tiles.sources.base.Source.thumbnail`: exact means of the pixels that :meth:`read` gives.
@@ -103,9 +114,7 @@ class VipsSource:
         level = self._level_for(short_side)
         if level is not None:
             reader, size, tile = level
-        return shrink_by_strips(
-            reader.read, size, out_size, bands=info.bands, dtype=info.dtype, tile=tile or (256, 256)
-        )
+        return shrink_by_strips(reader.read, size, out_size, bands=info.bands, dtype=info.dtype, tile=tile or UNTILED)
 
     def _level_for(self, short_side: int) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
         # A palette's levels can only be picked pixels, not means.
@@ -120,7 +129,7 @@ class VipsSource:
         options = {"page": level.page} | ({} if level.subifd is None else {"subifd": level.subifd})
         try:
             image = open_image(self.path, "random", **options)
-            presented = present(image, self.path, self.facts)
+            presented = present(image, self._name, self.facts)
         except (pyvips.Error, SourceError):
             return None  # the full size is there in any case
         same = (presented.colour, presented.alpha, presented.dtype) == (
@@ -133,13 +142,13 @@ class VipsSource:
         size = _turned((level.width, level.height), self._info.orientation)
         tile = _tile(image, self._info.orientation)
         info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
-        return WindowReader(self.path, self.path, info, self.facts, self._pixel_bytes, options), size, tile
+        return WindowReader(self.path, self._name, info, self.facts, self._pixel_bytes, options), size, tile
 
     def _streamed_thumbnail(self, out_size: tuple[int, int]) -> Pixels:
         """Decoded once from top to bottom; the rows come as stored, so the result is turned at the end."""
         info = self._info
         try:
-            image = present(open_image(self.path, "sequential"), self.path, self.facts).image
+            image = present(open_image(self.path, "sequential"), self._name, self.facts).image
             out = area_mean(
                 _rows(image, info),
                 (image.width, image.height),
@@ -148,7 +157,7 @@ class VipsSource:
                 dtype=info.dtype,
             )
         except pyvips.Error as error:
-            raise SourceError(f"cannot read {self.path}: {why(error)}") from error
+            raise SourceError(f"cannot read {self._name}: {why(error)}") from error
         return _orient(out, info.orientation)
 
 
@@ -177,6 +186,8 @@ def _info(path: str, image: Any, presented: Presented, facts: TiffFacts | None) 
     levels = tuple(_turned((level.width, level.height), orientation) for level in facts.levels) if facts else ()
     width, height = _turned((image.width, image.height), orientation)
     notes = list(presented.notes)
+    if decodes_whole(image, loader):
+        notes.append("Its decoder holds a file of this kind in memory whole.")
     pages = facts.other_pages + 1 if facts else int(image.get("n-pages")) if "n-pages" in fields else 1
     if pages > 1:
         notes.append(f"The file holds {pages} images; the first is read.")

@@ -17,7 +17,17 @@ from urst_tiles.errors import SourceError
 from urst_tiles.sources.base import Colour
 from urst_tiles.sources.tiff_header import TiffFacts
 
-__all__ = ["Presented", "is_random_access", "is_tiff", "loader_of", "open_image", "present", "stated_resolution", "why"]
+__all__ = [
+    "Presented",
+    "decodes_whole",
+    "is_random_access",
+    "is_tiff",
+    "loader_of",
+    "open_image",
+    "present",
+    "stated_resolution",
+    "why",
+]
 
 pyvips.cache_set_max(0)
 
@@ -90,6 +100,13 @@ def is_random_access(path: str, loader: str) -> bool:
     except pyvips.Error:
         return False
     return bool(found["flags"] & _PARTIAL)
+
+
+def decodes_whole(image: Any, loader: str) -> bool:
+    """Whether even decoding from top to bottom holds the whole raster in memory: progressive JPEG, interlaced PNG …"""
+    if loader.startswith(("webp", "heif", "gif", "jxl")):
+        return True
+    return loader.startswith(("jpeg", "png")) and bool(_field(image, "interlaced") or _field(image, "jpeg-multiscan"))
 
 
 def present(image: Any, name: str, facts: TiffFacts | None) -> Presented:

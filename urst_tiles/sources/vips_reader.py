@@ -13,19 +13,21 @@ import pyvips
 from urst_tiles.errors import InputError, SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, RasterInfo
+from urst_tiles.sources.shrink import UNTILED
 from urst_tiles.sources.tiff_header import TiffFacts
 from urst_tiles.sources.vips_image import open_image, present, why
 
 __all__ = ["WindowReader"]
 
-_BAND_BYTES = 8 << 20
-"""A large window is fetched in bands of rows of about this size: libvips holds each band twice while it is copied."""
+_BAND_BYTES = 256 << 10
+"""A window is fetched in bands of rows of about this size. libvips and pyvips take a buffer each for a band, and large
+buffers among the tiles scatter the heap: with bands of 8 MiB memory peaked three times as high, and it was slower."""
+_SLACK_BYTES = 24 << 20
+"""What the file's directory, the decoder and a heap in pieces take beside the tiles."""
 _CACHE_BYTES = 64 << 20
 """Decoded tiles that a reader may always keep; wide windows raise it to two rows of tiles."""
 _WHOLE_BYTES = 512 << 20
 """The largest raster that is decoded whole into memory to read windows of it."""
-_UNTILED = (256, 256)
-"""Taken for the blocks of a random-access format that names none."""
 
 
 @dataclass
@@ -100,33 +102,31 @@ class WindowReader:
 
     def cache_bytes(self, width: int) -> int:
         info = self._info
-        if not info.random_access:
-            return info.pixels * max(info.bytes_per_pixel, self._pixel_bytes)
-        tile_width, tile_height = info.tile or _UNTILED
+        tile_width, tile_height = info.tile or UNTILED
         row = (-(-min(width, info.width) // tile_width) + 1) * self._tile_bytes
         # libvips' own limit is two rows of tiles, along the width that the file stores.
         stored_width, stored_tile = (info.height, tile_height) if info.orientation > 4 else (info.width, tile_width)
         whole = 2 * (stored_width // stored_tile + 1) * self._tile_bytes
         tiles = min(whole, self._budget(width) + row)
-        band = max(_BAND_BYTES, min(4 * _BAND_BYTES, tile_height * width * info.bytes_per_pixel))
-        return tiles + 2 * band + 4 * self._tile_bytes  # the last: a compressed tile and its decoder
+        # Blocks that are freed and taken again leave holes in the heap: measured a third of the tiles, here a half.
+        band = width * tile_height * info.bytes_per_pixel if info.orientation > 4 else _BAND_BYTES
+        return tiles * 3 // 2 + 4 * band + 4 * self._tile_bytes + _SLACK_BYTES
 
     @property
     def _tile_bytes(self) -> int:
-        width, height = self._info.tile or _UNTILED
+        width, height = self._info.tile or UNTILED
         return width * height * max(self._info.bytes_per_pixel, self._pixel_bytes)
 
     def _budget(self, width: int) -> int:
-        tile_width = (self._info.tile or _UNTILED)[0]
+        tile_width = (self._info.tile or UNTILED)[0]
         return max(_CACHE_BYTES, 2 * (-(-width // tile_width) + 1) * self._tile_bytes)
 
     def _row_bands(self, window: Window) -> Iterator[range]:
-        """The rows to fetch at a time: ending where rows of tiles end, so that no tile is decoded twice."""
-        row_bytes = window.width * self._info.bytes_per_pixel
-        rows = max(1, _BAND_BYTES // row_bytes)
-        tile_height = (self._info.tile or _UNTILED)[1]
-        if tile_height * row_bytes <= 4 * _BAND_BYTES:
-            rows = max(1, rows // tile_height) * tile_height
+        """The rows to fetch at a time."""
+        rows = max(1, _BAND_BYTES // (window.width * self._info.bytes_per_pixel))
+        if self._info.orientation > 4:
+            # Rows are columns of the file, across more tiles than libvips may keep: take whole tiles, each once.
+            rows = (self._info.tile or UNTILED)[1]
         start = window.row_off
         while start < window.row_end:
             end = min((start // rows + 1) * rows, window.row_end)
@@ -139,7 +139,7 @@ class WindowReader:
             if reader is None:
                 reader = _Reader(pyvips.Region.new(self._decoded(part)))
         else:
-            tile_width, tile_height = self._info.tile or _UNTILED
+            tile_width, tile_height = self._info.tile or UNTILED
             touched = {
                 (row, col)
                 for row in range(part.row_off // tile_height, -(-part.row_end // tile_height))

@@ -85,10 +85,10 @@ class ZarrSource(ArraySource):
         return facts
 
     def cache_bytes(self, width: int) -> int:
-        """Chunks in decoding at a time, compressed and not, and the window before it is turned."""
+        """A band of rows and the chunks it is cut out of, and those in decoding at a time, compressed and not."""
         chunk_width, chunk_height = self._info.tile or (width, width)
-        chunks = 2 * min(4, int(zarr.config.get("async.concurrency"))) * chunk_width * chunk_height
-        return (chunks + width * width) * self._info.bytes_per_pixel
+        decoding = 2 * min(4, int(zarr.config.get("async.concurrency"))) * chunk_width * chunk_height
+        return 2 * self._band_bytes(width) + decoding * self._info.bytes_per_pixel
 
     def _check_levels(self) -> None:
         full = self._levels[0]
@@ -113,7 +113,9 @@ def _open(store: Any, name: str) -> Any:
     if not isinstance(store, str | os.PathLike):
         return store
     try:
-        return zarr.open(store=os.fspath(store), mode="r")
+        path = os.fspath(store)
+        # Another process may stand in another folder.
+        return zarr.open(store=path if "://" in path else os.path.abspath(path), mode="r")
     # A store behind a URL, or damaged metadata, may raise anything.
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -1,0 +1,42 @@
+"""Law 8, in processes of their own: the peak stays under the estimate and does not grow with the raster."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from urst_tiles.demo import make_raster
+
+CODE = """
+import json, sys
+from urst_tiles import stylize
+from urst_tiles.networks.untrained import untrained
+report = stylize(sys.argv[1], sys.argv[2], network=untrained(width=8, seed=1), window=416, thumbnail=256)
+print(json.dumps([report.peak_memory, report.memory_estimate]))
+"""
+
+
+def run(source: Path, target: Path) -> tuple[int, int]:
+    """(peak, estimate) of a run in a fresh process, in bytes."""
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, str(source), str(target)], capture_output=True, text=True, check=True
+    )
+    peak, estimate = json.loads(done.stdout.splitlines()[-1])
+    return peak, estimate
+
+
+@pytest.mark.parametrize("suffix", [".zarr", ".tif"])
+def test_law_8_the_peak_stays_under_the_estimate_and_does_not_grow(tmp_path: Path, suffix: str) -> None:
+    peaks = []
+    # The smaller one fills one shard already: what grows from there would grow for ever.
+    for side in (1300, 2600):
+        make_raster(tmp_path / "in.tif", side, side)
+        peak, estimate = run(tmp_path / "in.tif", tmp_path / f"{side}{suffix}")
+        assert peak <= estimate
+        peaks.append(peak)
+    # Of the larger raster two shards are in flight and rows of tiles are twice as wide.
+    assert peaks[1] <= 1.1 * peaks[0]

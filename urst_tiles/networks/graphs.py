@@ -1,0 +1,101 @@
+"""Handling a network as a :mod:`torch.fx` graph: tracing it, and the questions that rewrites ask of a node."""
+
+from __future__ import annotations
+
+import logging
+import operator
+
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node, Tracer
+from torch.nn import functional
+
+from urst_tiles.networks.normalization import ChannelAffine, Leaf
+
+__all__ = [
+    "Convolution",
+    "copies_pixels",
+    "flatten",
+    "input_of",
+    "is_fresh",
+    "module_of",
+    "only_reader",
+    "remove",
+    "used_once",
+]
+
+_log = logging.getLogger(__name__)
+
+Convolution = nn.Conv2d | nn.ConvTranspose2d
+_COPYING_MODULES = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.UpsamplingNearest2d)
+
+
+def flatten(module: nn.Module) -> nn.Module:
+    """The same layers called one after another from one graph, or the module itself where it cannot be traced.
+
+    A graph drops each feature map after its last reader. Nested modules cannot: every caller on the way down holds its
+    argument until the call returns.
+    """
+    try:
+        graph = _LeafTracer().trace(module)
+    except (TypeError, RuntimeError, ValueError, AttributeError, torch.fx.proxy.TraceError) as error:
+        # A forward that branches on shapes, say. It works as it is, only not as lean.
+        _log.info("%s stays as it is, its layers are not joined: %s", type(module).__name__, error)
+        return module
+    for node in graph.nodes:
+        node.type = None  # annotations are strings here, which a pickled graph cannot import
+    return GraphModule(module, graph, type(module).__name__)
+
+
+class _LeafTracer(Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, Leaf) or super().is_leaf_module(m, module_qualified_name)
+
+
+def input_of(node: Node) -> Node:
+    """The node that another one reads first."""
+    found = node.args[0] if node.args else next(iter(node.kwargs.values()))
+    if not isinstance(found, Node):
+        raise TypeError(f"{node} does not read another node first")
+    return found
+
+
+def module_of(net: GraphModule, node: Node) -> nn.Module | None:
+    return net.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def only_reader(source: Node, node: Node) -> bool:
+    return list(source.users) == [node]
+
+
+def used_once(net: GraphModule, node: Node) -> bool:
+    """Whether this is the only call of its module: shared weights must not be changed for one of two callers."""
+    module = module_of(net, node)
+    return sum(module_of(net, other) is module for other in net.graph.nodes if other.op == "call_module") == 1
+
+
+def copies_pixels(net: GraphModule, node: Node) -> bool:
+    """Operations whose every output pixel is one of the input's: they commute with a scale and shift."""
+    module = module_of(net, node)
+    if isinstance(module, nn.Upsample):
+        return module.mode == "nearest"
+    if node.op == "call_function" and node.target is functional.pad:
+        mode = node.args[2] if len(node.args) > 2 else node.kwargs.get("mode", "constant")
+        return mode in ("reflect", "replicate")
+    if node.op == "call_function" and node.target is functional.interpolate:
+        mode = node.args[3] if len(node.args) > 3 else node.kwargs.get("mode", "nearest")
+        return mode == "nearest"
+    return isinstance(module, _COPYING_MODULES)
+
+
+def is_fresh(net: GraphModule, node: Node) -> bool:
+    """Whether a node's value is a tensor of its own, not the caller's image and not a view of something."""
+    if node.op == "call_function":
+        return node.target in (operator.add, operator.sub, operator.mul, torch.add, torch.cat)
+    return isinstance(module_of(net, node), Convolution | ChannelAffine)
+
+
+def remove(node: Node) -> None:
+    """Let the readers of a node read its input."""
+    node.replace_all_uses_with(input_of(node))
+    node.graph.erase_node(node)
