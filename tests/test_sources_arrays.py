@@ -15,7 +15,16 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.sources_support import Values, assert_mean_of_areas, cut, mean_of_areas, one_line, picture, windows
+from tests.sources_support import (
+    Values,
+    assert_mean_of_areas,
+    cut,
+    mean_of_areas,
+    one_line,
+    peak_growth_of,
+    picture,
+    windows,
+)
 from urst_tiles.errors import InputError, SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources import Source, open_source
@@ -284,6 +293,24 @@ def test_absurd_sizes_take_no_memory(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="chunks of") as caught:
         open_source(tmp_path / "b")
     assert one_line(str(caught.value))
+
+
+@pytest.mark.parametrize("axes", ["yxc", "cyx"])
+def test_memory_stays_below_what_is_said(tmp_path: Path, axes: str) -> None:
+    """A large window of an array whose own axes are in another order: 40 MB, not twice that."""
+    shape, chunks = ((4000, 4000, 3), (500, 500, 3)) if axes == "yxc" else ((3, 4000, 4000), (3, 500, 500))
+    zarr.create_array(store=str(tmp_path / "a"), shape=shape, chunks=chunks, dtype="uint8")[...] = 9
+    growth = peak_growth_of(
+        "from urst_tiles.sources import open_source\n"
+        "from urst_tiles.geometry import Window\n"
+        f"source = open_source({str(tmp_path / 'a')!r})\n"
+        "source.read(Window(0, 0, 1, 1))\n"
+        "started()\n"
+        "result = source.read(Window(100, 100, 3700, 3700))\n"
+        "said = source.cache_bytes(3700) + result.nbytes\n"
+        "assert peak() - base[0] < said, (peak() - base[0], said)\n"
+    )
+    assert 40 << 20 < growth < 80 << 20
 
 
 def test_pickling(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import pyvips
 import tifffile
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageCms, ImageOps
@@ -498,6 +499,29 @@ def test_memory_stays_below_what_is_said(tmp_path: Path) -> None:
         "assert peak() - base[0] < said, (peak() - base[0], said)\n"
     )
     assert growth > 1 << 20  # else nothing was measured
+
+
+@pytest.mark.parametrize("kind", ["tiff", "zarr"])
+def test_the_memory_of_a_thumbnail_stays_below_what_is_said(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "wide"
+    image = pyvips.Image.black(24_000, 3_000, bands=3)
+    if kind == "tiff":
+        image.tiffsave(str(path), tile=True, tile_width=512, tile_height=512, compression="deflate")
+    else:
+        zarr.create_array(str(path), shape=(3, 3_000, 24_000), chunks=(3, 500, 500), dtype="uint8")[:] = 9
+    growth = peak_growth_of(
+        "from urst_tiles.sources import open_source\n"
+        "from urst_tiles.sources.shrink import thumbnail_bytes\n"
+        "from urst_tiles.geometry import Window\n"
+        f"source = open_source({str(path)!r})\n"
+        "source.read(Window(0, 0, 1, 1))\n"
+        "started()\n"
+        "result = source.thumbnail(256)\n"
+        "said = thumbnail_bytes(source, 256) + result.nbytes\n"
+        "assert peak() - base[0] < said, (peak() - base[0], said)\n"
+        "assert said < 24_000 * 3_000 * 3 * 3, said\n"
+    )
+    assert growth > 1 << 20
 
 
 def test_a_changed_file_has_another_fingerprint(tmp_path: Path) -> None:

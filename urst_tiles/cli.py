@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -13,6 +14,7 @@ import typer
 from urst_tiles import __version__
 from urst_tiles.errors import InputError, UrstTilesError
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
+from urst_tiles.training.cli import train_command
 
 __all__ = ["app", "main"]
 
@@ -171,6 +173,26 @@ def info_command(
 
     facts = describe(path)
     _print(facts if as_json else info_text(facts))
+
+
+@app.command("styles")
+def styles_command(
+    previews: Annotated[Path | None, typer.Option("--previews", help="Write a contact sheet, a PNG.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the shipped styles."""
+    from urst_tiles.reports import styles_text
+    from urst_tiles.styles import list_styles
+
+    cards = list_styles()
+    if previews is not None:
+        from urst_tiles.styles.sheet import write_sheet
+
+        write_sheet(cards, previews)
+    _print({"styles": [dataclasses.asdict(card) for card in cards]} if as_json else styles_text(cards))
+
+
+app.command("train")(train_command)
 
 
 @app.command("demo")

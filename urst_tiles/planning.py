@@ -21,6 +21,7 @@ from urst_tiles.networks.footprint import parameter_bytes, peak_activation_bytes
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.sources import open_source
 from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
 from urst_tiles.statistics import MAX_PIXELS, Moments, Statistics
 from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, target_kind, write_bytes
@@ -141,7 +142,7 @@ def plan_run(
         tiles=tiles,
         batch=batch,
         in_flight=in_flight,
-        thumbnail=_thumbnail_size(info, options.thumbnail),
+        thumbnail=thumbnail_size(info.width, info.height, options.thumbnail),
         memory=memory,
         budget=options.budget,
         disk=_disk(info, tiles, export=export),
@@ -219,11 +220,6 @@ def _windows(network: StyleNetwork, options: RunOptions) -> Iterator[int]:
             yield least
 
 
-def _thumbnail_size(info: RasterInfo, short_side: int) -> tuple[int, int]:
-    scale = min(1.0, short_side / min(info.width, info.height))
-    return max(1, round(info.width * scale)), max(1, round(info.height * scale))
-
-
 def _estimate(
     source: Source,
     network: StyleNetwork,
@@ -246,6 +242,7 @@ def _estimate(
         MemoryPart("network", 2 * parameter_bytes(network.module), "weights, as loaded and frozen"),
     )
     phases = [
+        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, options)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, network, options)),
         MemoryPhase("shards", runtime + _shard_parts(source, frozen, tiles, layout, batch, in_flight)),
         MemoryPhase(
@@ -253,14 +250,31 @@ def _estimate(
             (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
         ),
     ]
+    if not info.random_access:
+        unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
+        phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
     if export:
         part = MemoryPart("export", bigtiff_bytes(layout), "rows of tiles read, compressed and written")
         phases.append(MemoryPhase("export", (*runtime, part)))
     return MemoryEstimate(tuple(phases))
 
 
+def _stream_bytes(source: Source) -> int:
+    """What unpacking takes; a source that does not say decodes the whole raster."""
+    stated: int | None = getattr(source, "stream_bytes", None)
+    return source.info.pixels * source.info.bytes_per_pixel if stated is None else stated
+
+
+def _thumbnail_parts(source: Source, options: RunOptions) -> tuple[MemoryPart, ...]:
+    width, height = thumbnail_size(source.info.width, source.info.height, options.thumbnail)
+    return (
+        MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel, f"{width} x {height} px"),
+        MemoryPart("source", thumbnail_bytes(source, options.thumbnail), "strips of the raster being shrunk"),
+    )
+
+
 def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions) -> tuple[MemoryPart, ...]:
-    width, height = _thumbnail_size(source.info, options.thumbnail)
+    width, height = thumbnail_size(source.info.width, source.info.height, options.thumbnail)
     pixels = min(width * height, MAX_PIXELS)
     side = int(pixels**0.5)
     return (
@@ -270,7 +284,6 @@ def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions
             peak_activation_bytes(network.module, side, -(-pixels // side)),
             f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
         ),
-        MemoryPart("source", source.cache_bytes(source.info.width), "the reader's cache"),
     )
 
 
@@ -340,10 +353,11 @@ def _neutral_statistics(network: StyleNetwork) -> Statistics:
 def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan) -> float:
     """From the network's speed on a small random picture, times the pixels it will run."""
     engine = TorchEngine(frozen, device=options.device, precision=options.precision)
-    side = max(frozen.minimum, 256 // frozen.stride * frozen.stride)
+    # Smaller pictures are run at a lower speed than windows are; a window itself would take too long to wait for.
+    side = max(frozen.minimum, min(tiles.window, 512) // frozen.stride * frozen.stride)
     picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    engine.run(picture)
-    best = min(_seconds_of(engine, picture) for _ in range(3))
+    engine.run(np.ascontiguousarray(picture[:, : frozen.minimum, : frozen.minimum]))
+    best = min(_seconds_of(engine, picture) for _ in range(2))
     return best / side**2 * tiles.window_pixels
 
 

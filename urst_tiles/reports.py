@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from urst_tiles.memory import MemoryPart, format_bytes
 from urst_tiles.planning import RunPlan
 from urst_tiles.runs import read_run
 from urst_tiles.sources import open_source
+from urst_tiles.styles import DEFAULT_STYLE, StyleCard
 from urst_tiles.stylizing import RunReport
 
-__all__ = ["describe", "format_seconds", "info_text", "plan_text", "run_report_text"]
+__all__ = ["describe", "format_seconds", "info_text", "plan_text", "run_report_text", "styles_text"]
 
 
 def plan_text(plan: RunPlan) -> str:
@@ -109,6 +110,16 @@ def info_text(facts: dict[str, Any]) -> str:
             f"urst-tiles {facts['run']['versions'].get('urst-tiles', 'unknown')}"
         )
     return "\n".join([*lines, *_notes(facts["notes"])])
+
+
+def styles_text(cards: Sequence[StyleCard]) -> str:
+    """A line a style; the default one is marked."""
+    lines = [
+        f"{'*' if card.name == DEFAULT_STYLE else ' '} {card.name:<18} {card.title}, {card.painter}, {card.year} "
+        f"({card.method}, width {card.width}; weights {card.weights_licence})"
+        for card in cards
+    ]
+    return "\n".join([*lines, "* the default"] if lines else ["no style is shipped"])
 
 
 def format_seconds(seconds: float) -> str:

@@ -30,6 +30,10 @@ from urst_tiles.stores.base import Store
 __all__ = ["ShardJob", "local_client", "run_shards"]
 
 
+_NOWHERE = "127.0.0.1:0"
+"""Dask starts its HTTP servers in any case: on a free port of this machine alone, and with nothing to serve."""
+
+
 @dataclass(frozen=True, slots=True)
 class ShardJob:
     """Everything a worker needs, sent to it once."""
@@ -81,13 +85,15 @@ def _process(name: str, index: int) -> ShardReport:
 
 @contextlib.contextmanager
 def local_client(threads: int) -> Iterator[Client]:
-    """A Dask cluster inside this process: threads, no ports, no dashboard, no spilling."""
+    """A Dask cluster inside this process: threads, no spilling, no dashboard."""
     config = {
         "distributed.worker.memory.target": False,
         "distributed.worker.memory.spill": False,
         "distributed.worker.memory.pause": False,
         "distributed.worker.memory.terminate": False,
         "distributed.admin.tick.limit": "1h",
+        "distributed.scheduler.http.routes": [],
+        "distributed.worker.http.routes": [],
     }
     with (
         dask.config.set(config),
@@ -95,7 +101,8 @@ def local_client(threads: int) -> Iterator[Client]:
             n_workers=1,
             threads_per_worker=threads,
             processes=False,
-            dashboard_address=None,
+            dashboard_address=_NOWHERE,
+            worker_dashboard_address=_NOWHERE,
             memory_limit=0,
             silence_logs=logging.ERROR,
         ) as cluster,

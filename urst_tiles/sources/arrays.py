@@ -128,7 +128,7 @@ class ArraySource:
         if isinstance(array, np.ndarray):
             out[:] = self._layout.arrange(array[self._layout.index(window)])
             return out
-        # A band at a time: a lazy array is first put together with its own axes, and a large window would be held twice.
+        # A band at a time: a lazy array is first put together with its own axes, and all of it would be held twice.
         rows = self._band_rows(window.width, (info.tile or UNTILED)[1])
         start = window.row_off
         while start < window.row_end:

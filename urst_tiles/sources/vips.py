@@ -18,6 +18,7 @@ from urst_tiles.sources.shrink import UNTILED, area_mean, shrink_by_strips, thum
 from urst_tiles.sources.tiff_header import TiffFacts, TiffLevel, read_tiff_facts
 from urst_tiles.sources.vips_image import (
     Presented,
+    decodes_whole,
     is_random_access,
     loader_of,
     open_image,
@@ -37,6 +38,10 @@ _STREAM_SLACK = 128 << 20
 """What libvips' threads and line caches take while a file streams by."""
 
 
+_LARGE_PIXELS = 50_000_000
+"""From here on it is worth a note that a decoder takes a raster into memory whole."""
+
+
 class VipsSource:
     """A raster file. Its header is read at once, pixels when they are asked for.
 
@@ -46,7 +51,7 @@ class VipsSource:
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._name = os.fspath(path)
-        self.path = os.path.abspath(path)  # another process may stand in another folder
+        self.path = str(Path(path).absolute())  # another process may stand in another folder
         _check_file(self._name)
         try:
             image = open_image(self.path, "random")
@@ -97,7 +102,7 @@ class VipsSource:
 
     @property
     def stream_bytes(self) -> int:
-        """Upper bound, in bytes, of what decoding the file once from top to bottom takes: to spool it, or its thumbnail."""
+        """Upper bound, in bytes, of what decoding it once from top to bottom takes: to spool it, or to shrink it."""
         whole = 2 * self._info.pixels * self._pixel_bytes if self._decoded_whole else 0
         return whole + _STREAM_SLACK
 
@@ -186,8 +191,8 @@ def _info(path: str, image: Any, presented: Presented, facts: TiffFacts | None) 
     levels = tuple(_turned((level.width, level.height), orientation) for level in facts.levels) if facts else ()
     width, height = _turned((image.width, image.height), orientation)
     notes = list(presented.notes)
-    if decodes_whole(image, loader):
-        notes.append("Its decoder holds a file of this kind in memory whole.")
+    if decodes_whole(image, loader) and image.width * image.height > _LARGE_PIXELS:
+        notes.append("Its decoder holds a file of this kind in memory whole, even to copy it to tiles.")
     pages = facts.other_pages + 1 if facts else int(image.get("n-pages")) if "n-pages" in fields else 1
     if pages > 1:
         notes.append(f"The file holds {pages} images; the first is read.")

@@ -24,6 +24,8 @@ __all__ = ["ZarrSource"]
 
 zarr.config.set({"async.concurrency": min(4, int(zarr.config.get("async.concurrency")))})
 
+_SLACK_BYTES = 16 << 20
+"""What Zarr's event loop and threads take, and the holes that freed chunks leave in the heap."""
 _NOTHING = GroupFacts(None, None, None, None, first_series=False)
 
 
@@ -88,7 +90,7 @@ class ZarrSource(ArraySource):
         """A band of rows and the chunks it is cut out of, and those in decoding at a time, compressed and not."""
         chunk_width, chunk_height = self._info.tile or (width, width)
         decoding = 2 * min(4, int(zarr.config.get("async.concurrency"))) * chunk_width * chunk_height
-        return 2 * self._band_bytes(width) + decoding * self._info.bytes_per_pixel
+        return 2 * self._band_bytes(width) + decoding * self._info.bytes_per_pixel + _SLACK_BYTES
 
     def _check_levels(self) -> None:
         full = self._levels[0]
@@ -115,7 +117,7 @@ def _open(store: Any, name: str) -> Any:
     try:
         path = os.fspath(store)
         # Another process may stand in another folder.
-        return zarr.open(store=path if "://" in path else os.path.abspath(path), mode="r")
+        return zarr.open(store=path if "://" in path else Path(path).absolute(), mode="r")
     # A store behind a URL, or damaged metadata, may raise anything.
     except Exception as error:
         reason = " ".join(str(error).split())

@@ -18,7 +18,10 @@ from urst_tiles.errors import InputError
 if TYPE_CHECKING:
     from urst_tiles.networks import StyleNetwork
 
-__all__ = ["StyleCard", "list_styles", "load_style", "save_style"]
+__all__ = ["DEFAULT_STYLE", "StyleCard", "list_styles", "load_style", "preview_of", "save_style"]
+
+DEFAULT_STYLE = "starry-night"
+"""What the demo takes."""
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 
@@ -93,6 +96,12 @@ def load_style(name: str, folder: str | Path | None = None) -> StyleNetwork:
         )
         raise InputError(f"there is no style {name!r}; {there_are}")
     return load_network(cards[name].method, _folder(folder) / f"{name}.safetensors")
+
+
+def preview_of(name: str, folder: str | Path | None = None) -> Path | None:
+    """The style's preview picture, ``NAME.png`` or ``NAME.jpg``, where there is one."""
+    candidates = (_folder(folder) / f"{name}{suffix}" for suffix in (".png", ".jpg"))
+    return next((path for path in candidates if path.exists()), None)
 
 
 def save_style(folder: str | Path, card: StyleCard, network: StyleNetwork, *, half: bool = True) -> Path:
