@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 from typing import Any
 
@@ -303,3 +304,29 @@ def test_a_blank_raster_is_finite_and_said(tmp_path: Path, small_network: StyleN
     report = stylize(source, tmp_path / "o.zarr", network=small_network)
     assert any("nearly blank" in note for note in report.notes)
     assert np.ptp(result(tmp_path / "o.zarr"), axis=(1, 2)).max() <= 255
+
+
+def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from urst_tiles.stores import places
+
+    pixels = picture(300, 400)
+    source = write_tiff(tmp_path / "in.tif", pixels)
+    written = []
+    real = places.write_durably
+
+    def full(path: Path, data: Any) -> None:
+        written.append(path)
+        if len(written) > 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(path, data)
+
+    monkeypatch.setattr(places, "write_durably", full)
+    with pytest.raises(StoreError, match="disk is full"):
+        stylize(source, tmp_path / "o.zarr", network=IDENTITY, window=32)
+    assert left_in(tmp_path) == ["in.tif", "o.zarr.partial.zarr"]
+    monkeypatch.undo()
+    report = stylize(source, tmp_path / "o.zarr", network=IDENTITY, window=32)
+    assert report.shards_before == 3
+    assert (result(tmp_path / "o.zarr") == pixels.transpose(2, 0, 1)).all()
