@@ -75,6 +75,7 @@ def test_views_add_nothing_and_weights_are_not_maps() -> None:
 def test_the_estimate_is_the_largest_sum_and_the_documented_terms() -> None:
     peak = max(sums(Chain(), 100))
     assert peak_activation_bytes(Chain(), 100, 100) == peak + int(FRAGMENTS * peak) + FIXED
+    assert peak_activation_bytes(Chain(), 100, 100, fragments=False) == peak + FIXED
     batch = peak_activation_bytes(Chain(), 100, 100, batch=3)
     assert batch == 3 * peak + int(FRAGMENTS * 3 * peak) + FIXED
 

@@ -21,6 +21,7 @@ from urst_tiles.errors import InputError, MemoryBudgetError, RunMismatchError, S
 from urst_tiles.events import Event, RunFinished, RunStarted, ShardFinished, TilesFinished
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.untrained import untrained
+from urst_tiles.stores.files import write_durably
 
 IDENTITY = load_network("identity")
 
@@ -309,20 +310,17 @@ def test_a_blank_raster_is_finite_and_said(tmp_path: Path, small_network: StyleN
 def test_a_full_disk_stops_the_run_and_it_goes_on_when_there_is_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from urst_tiles.stores import places
-
     pixels = picture(300, 400)
     source = write_tiff(tmp_path / "in.tif", pixels)
     written = []
-    real = places.write_durably
 
     def full(path: Path, data: Any) -> None:
         written.append(path)
         if len(written) > 3:
             raise OSError(errno.ENOSPC, "No space left on device")
-        real(path, data)
+        write_durably(path, data)
 
-    monkeypatch.setattr(places, "write_durably", full)
+    monkeypatch.setattr("urst_tiles.stores.places.write_durably", full)
     with pytest.raises(StoreError, match="disk is full"):
         stylize(source, tmp_path / "o.zarr", network=IDENTITY, window=32)
     assert left_in(tmp_path) == ["in.tif", "o.zarr.partial.zarr"]

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.geometry import Tile, plan_tiles
 from urst_tiles.networks.base import StyleNetwork
-from urst_tiles.networks.graphs import flatten
+from urst_tiles.networks.lean import lean
 from urst_tiles.networks.moments import Moments, Statistics
 from urst_tiles.networks.normalization import Leaf, frozen_norm
 from urst_tiles.networks.padding import reflected_indices, round_up
@@ -91,7 +91,7 @@ def _in_one_pass(network: StyleNetwork, image: Pixels, _max_pixels: int) -> dict
     for name in network.norms:
         module.set_submodule(name, _Meter(name, module.get_submodule(name), layers, last=name == network.norms[-1]))
     try:
-        flatten(module)(_tensor(image, network))
+        lean(module)(_tensor(image, network))
     except _Stop:
         return layers
     raise NetworkError(f"the norm layers of {network.name} run in another order on this thumbnail")
@@ -117,7 +117,7 @@ def _in_windows(network: StyleNetwork, image: Pixels, max_pixels: int) -> dict[s
         norm, probe = module.get_submodule(name), _Probe()
         module.set_submodule(name, probe)
         total: Moments | None = None
-        for moments in _of_windows(network, flatten(module), probe, image, tiles):
+        for moments in _of_windows(network, lean(module), probe, image, tiles):
             total = moments if total is None else total + moments
         if total is None:
             raise NetworkError(f"norm layer {name} of {network.name} did not run on this thumbnail")

@@ -44,9 +44,12 @@ def parameter_bytes(module: nn.Module) -> int:
     return sum(tensor.nbytes for tensor in (*module.parameters(), *module.buffers()))
 
 
-def peak_activation_bytes(module: nn.Module, height: int, width: int, *, batch: int = 1) -> int:
-    """Bytes needed beside the weights while ``module`` runs on (batch, 3, height, width), input and output included."""
-    return Footprint.of(module).peak_activation_bytes(height, width, batch=batch)
+def peak_activation_bytes(module: nn.Module, height: int, width: int, *, batch: int = 1, fragments: bool = True) -> int:
+    """Bytes needed beside the weights while ``module`` runs on (batch, 3, height, width), input and output included.
+
+    ``fragments`` is False where the allocator gives freed memory back at once: the first of the two terms is left out.
+    """
+    return Footprint.of(module).peak_activation_bytes(height, width, batch=batch, fragments=fragments)
 
 
 def multiply_adds(module: nn.Module, height: int, width: int) -> int:
@@ -101,7 +104,7 @@ class Footprint:
         stride, minimum = (module.stride, module.minimum) if isinstance(module, AnySizeNetwork) else (1, 1)
         return cls(_steps(small, large), stride, minimum)
 
-    def peak_activation_bytes(self, height: int, width: int, *, batch: int = 1) -> int:
+    def peak_activation_bytes(self, height: int, width: int, *, batch: int = 1, fragments: bool = True) -> int:
         """See :func:`peak_activation_bytes`."""
         height, width = (max(round_up(side, self.stride), self.minimum) for side in (height, width))
 
@@ -111,7 +114,7 @@ class Footprint:
 
         every = [held(step) for step in self.steps]
         peak, small = max(each[0] for each in every), max(each[1] for each in every)
-        return peak + int(FRAGMENTS * small) + FIXED
+        return peak + (int(FRAGMENTS * small) if fragments else 0) + FIXED
 
     def multiply_adds(self, height: int, width: int) -> int:
         """See :func:`multiply_adds`."""

@@ -17,7 +17,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from urst_tiles.networks.folding import fold_affines
-from urst_tiles.networks.graphs import flatten
+from urst_tiles.networks.graphs import channels_last, flatten
 from urst_tiles.networks.lean import pad_before_upsampling, relu_in_place, tidy
 from urst_tiles.networks.moments import Moments
 from urst_tiles.networks.normalization import constant_affine, frozen_norm, is_norm
@@ -32,8 +32,7 @@ def freeze(module: nn.Module, moments: Mapping[str, Moments]) -> nn.Module:
     """The same network with its statistics folded in. The module given is left as it is.
 
     ``moments`` has an entry for each norm layer, by its name in ``module``. The result computes in the module's dtype,
-    has no norm layer left, needs no gradient, and keeps its feature maps channels last: on a CPU that is faster, and it
-    is what oneDNN computes with, so that no convolution copies its input first.
+    has no norm layer left, needs no gradient, and keeps its feature maps channels last.
     """
     weights = (tensor.dtype for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
     dtype = next(weights, torch.float32)
@@ -45,8 +44,7 @@ def freeze(module: nn.Module, moments: Mapping[str, Moments]) -> nn.Module:
         frozen.delete_all_unused_submodules()
         frozen.recompile()
     frozen = frozen.to(dtype).eval().requires_grad_(requires_grad=False)
-    channels_last: nn.Module = frozen.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return channels_last
+    return channels_last(frozen)
 
 
 def replace_norms(

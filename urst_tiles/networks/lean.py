@@ -1,4 +1,4 @@
-"""Rewrites of a frozen network's graph that change no pixel and hold less memory."""
+"""Rewrites of a network's graph that change no pixel and hold less memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,22 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
-from urst_tiles.networks.graphs import input_of, is_fresh, module_of, only_reader, remove
+from urst_tiles.networks.graphs import channels_last, flatten, input_of, is_fresh, module_of, only_reader, remove
 
-__all__ = ["pad_before_upsampling", "relu_in_place", "tidy"]
+__all__ = ["lean", "pad_before_upsampling", "relu_in_place", "tidy"]
+
+
+def lean(module: nn.Module) -> nn.Module:
+    """The same layers in one graph with all of these rewrites, as far as the module can be traced.
+
+    The layers are shared with the module given; the layout of their weights changes, their values do not.
+    """
+    net = flatten(module)
+    if isinstance(net, GraphModule):
+        for rewrite in (tidy, relu_in_place, pad_before_upsampling):
+            rewrite(net)
+        net.recompile()
+    return channels_last(net)
 
 
 def tidy(net: GraphModule) -> None:

@@ -45,7 +45,7 @@ def thumbnail_instance_norm(
 
 
 class Leaf(nn.Module):
-    """A layer that a graph shows as one operation."""
+    """A layer that a graph shows as one operation. Its result is a tensor of its own."""
 
 
 class ThumbnailInstanceNorm2d(Leaf):

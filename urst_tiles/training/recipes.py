@@ -1,0 +1,207 @@
+"""What one method's training adds to the loop: which network, and the loss of a batch.
+
+A method that joins (the AdaIN and LinearWCT decoders, say) is one class here. The stroke perceptual term is the same
+for all of them and stands in :func:`stroke_term`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from urst_tiles.networks.johnson import JohnsonNetwork
+from urst_tiles.training import losses
+from urst_tiles.training.config import TrainingConfig
+from urst_tiles.training.data import Batch
+from urst_tiles.training.normalizing import BatchMoments, collecting, normalizing_with
+from urst_tiles.training.vgg import LossNetwork
+
+__all__ = ["JohnsonRecipe", "Recipe", "johnson_network", "stroke_term"]
+
+CONTENT = {1: "relu2_2", 2: "relu3_3"}
+"""Shrinking factor → layer at which a picture must still be the photo."""
+
+STYLE = {
+    1: ("relu1_1", "relu2_1", "relu3_1"),
+    2: ("relu1_1", "relu2_1", "relu3_1", "deepest"),
+    4: ("relu1_1", "relu2_1", "relu3_1", "deepest"),
+}
+"""Shrinking factor → layers at which Gram matrices are compared.
+
+A picture shrunk before it enters the loss network shows strokes twice or four times as large to the same layers, for a
+quarter or a sixteenth of the work. "deepest" is relu4_1, or what there is.
+"""
+
+
+class Recipe(Protocol):
+    """A method's own part of a training. The loop knows nothing else of it."""
+
+    name: str
+    # the method's, as load_network takes it
+    network: nn.Module
+    # what is trained: (N, 3, H, W) in [0, 1] → the same
+
+    def prepare(self, batches: list[Batch]) -> dict[str, float]:
+        """Constants that are measured once, on the first crops, and then kept with the checkpoint."""
+        ...
+
+    def terms(self, batch: Batch, constants: Mapping[str, float], *, stroke: bool) -> dict[str, Tensor]:
+        """The terms of the loss by name, not weighted yet: float32 scalars. ``stroke`` asks for the stroke perceptual
+        term."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Painting:
+    """What outputs are compared with."""
+
+    grams: dict[tuple[int, str], Tensor]
+    # (shrinking factor, layer) → (1, C, C)
+    mean: Tensor
+    # (3,)
+    covariance: Tensor
+    # (3, 3)
+    calm: Tensor
+    # scalar: contrast that three in ten of the painting's blocks stay under
+    detail: Tensor
+    # (levels,): energy of detail of 2, 4, 8, … px
+    stroke_square: float
+    # mean square of the features at the stroke layer
+
+
+class JohnsonRecipe:
+    """One network for one painting.
+
+    Style: Gram matrices at three sizes. Content: relu2_2, and relu3_3 of the halved picture. Tone: moments of colour.
+    Grain: energy of detail by size. Flatness: contrast of each small block. Strokes: the paper's term, divided by the
+    mean square of the painting's features at that layer.
+
+    Parameters:
+        style: the painting, (1, 3, H, W) float32 in [0, 1].
+    """
+
+    name = "johnson"
+
+    def __init__(self, network: nn.Module, vgg: LossNetwork, style: Tensor, config: TrainingConfig) -> None:
+        self.network, self._vgg = network, vgg
+        self.stroke_layer = vgg.stroke_layer if config.stroke_layer == "auto" else config.stroke_layer
+        vgg.check([self.stroke_layer])
+        # A loss network that ends early compares content where it ends.
+        self._content = {factor: layer if layer in vgg.layers else vgg.layers[-1] for factor, layer in CONTENT.items()}
+        self._style = {factor: _present(layers, vgg) for factor, layers in STYLE.items()}
+        with torch.no_grad():
+            self._painting = self._look_at(style)
+
+    def _look_at(self, style: Tensor) -> _Painting:
+        grams = {}
+        for factor, layers in self._style.items():
+            features = self._vgg(_shrunk(style, factor), layers)
+            grams.update({(factor, layer): losses.gram_matrix(features[layer]) for layer in layers})
+        mean, covariance = losses.colour_moments(style)
+        calm = losses.block_contrast(style).flatten().quantile(0.3)
+        strokes = self._vgg(style, [self.stroke_layer])[self.stroke_layer]
+        return _Painting(
+            grams,
+            mean[0],
+            covariance[0],
+            calm,
+            losses.detail_energies(style)[0],
+            float(strokes.float().square().mean()),
+        )
+
+    @torch.no_grad()
+    def prepare(self, batches: list[Batch]) -> dict[str, float]:
+        squares = {f"content{factor}": 0.0 for factor in self._content}
+        for batch in batches:
+            for factor, layer in self._content.items():
+                features = self._vgg(_shrunk(batch.thumbnail, factor), [layer])[layer]
+                squares[f"content{factor}"] += float(features.float().square().mean()) / len(batches)
+        return squares
+
+    def terms(self, batch: Batch, constants: Mapping[str, float], *, stroke: bool) -> dict[str, Tensor]:
+        with collecting(self.network) as moments, _mixed(self._vgg):
+            output = self.network(batch.thumbnail).float()
+        terms = self._of_thumbnail(output, batch.thumbnail, constants)
+        if stroke:
+            terms["stroke"], patch = stroke_term(
+                self.network, self._vgg, self.stroke_layer, batch, output, moments, self._painting.stroke_square
+            )
+            # Seen from twice as far a patch is a thumbnail's picture, and no place of it may be flat either: alone, the
+            # stroke term calms a sky in which strokes twice as large have nothing in reach that they could follow.
+            terms["flatness"] = (terms["flatness"] + self._flatness(_shrunk(patch, 2))) / 2
+        return terms
+
+    def _flatness(self, image: Tensor) -> Tensor:
+        return losses.flatness_loss(image, self._painting.calm)
+
+    def _of_thumbnail(self, output: Tensor, photo: Tensor, constants: Mapping[str, float]) -> dict[str, Tensor]:
+        style, content = [], []
+        for factor, layers in self._style.items():
+            small, compared = _shrunk(output, factor), self._content.get(factor)
+            features = self._vgg(small, {*layers, compared} - {None})
+            style += [losses.style_loss(features[layer], self._painting.grams[factor, layer]) for layer in layers]
+            if compared is not None:
+                with torch.no_grad():
+                    wanted = self._vgg(_shrunk(photo, factor), [compared])[compared]
+                content.append(losses.content_loss(features[compared], wanted, constants[f"content{factor}"]))
+        painting = self._painting
+        return {
+            "style": torch.stack(style).mean(),
+            "content": torch.stack(content).mean(),
+            "tone": losses.tone_loss(output, painting.mean, painting.covariance),
+            "grain": losses.grain_loss(output, painting.detail),
+            "flatness": self._flatness(output),
+            "overshoot": losses.range_loss(output),
+        }
+
+
+def stroke_term(
+    network: nn.Module,
+    vgg: LossNetwork,
+    layer: str,
+    batch: Batch,
+    output: Tensor,
+    moments: Mapping[str, BatchMoments],
+    divisor: float,
+) -> tuple[Tensor, Tensor]:
+    """The stroke perceptual loss of a batch, whatever the method, and the stylised patch it was taken of.
+
+    The patch goes through ``network`` normalised with ``moments``, its thumbnail's; ``output`` is the stylised
+    thumbnail. Gradients flow through the patch alone.
+    """
+    target = losses.stroke_target(output, batch.place)
+    with torch.no_grad():
+        wanted = vgg(target, [layer])[layer]
+    with normalizing_with(network, moments), _mixed(vgg):
+        patch = network(batch.patch).float()
+    return losses.stroke_perceptual_loss(vgg(patch, [layer])[layer], wanted, divisor), patch
+
+
+def johnson_network(config: TrainingConfig) -> JohnsonNetwork:
+    """An untrained network with the weights that ``config.seed`` gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return JohnsonNetwork(config.widths, config.blocks)
+
+
+def _present(layers: tuple[str, ...], vgg: LossNetwork) -> tuple[str, ...]:
+    named = [vgg.stroke_layer if layer == "deepest" else layer for layer in layers]
+    return tuple(dict.fromkeys(layer for layer in named if layer in vgg.layers))
+
+
+def _shrunk(image: Tensor, factor: int) -> Tensor:
+    return image if factor == 1 else functional.avg_pool2d(image, factor)
+
+
+def _mixed(vgg: LossNetwork) -> AbstractContextManager[object]:
+    """The network computes in the type that the loss network's weights have."""
+    parameter = next(vgg.parameters())
+    if parameter.dtype == torch.float32:
+        return nullcontext()
+    return torch.autocast(parameter.device.type, parameter.dtype)
