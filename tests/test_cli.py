@@ -154,7 +154,7 @@ def test_law_9_killed_and_resumed_equals_never_interrupted(tmp_path: Path) -> No
     subprocess.run([*command, str(tmp_path / "calm.tif"), *settings, "--keep-store"], check=True, capture_output=True)
     ledger = tmp_path / "rough.tif.partial.zarr" / "urst" / "ledger" / "main.log"
     kills = 0
-    for records in (1, 30, 70, 99, 110, 10**9):
+    for records in (1, 40, 100, 10**9):
         process = subprocess.Popen(
             [*command, str(tmp_path / "rough.tif"), *settings, "--keep-store"],
             stdout=subprocess.DEVNULL,

@@ -10,11 +10,16 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["return_freed_memory"]
+__all__ = ["can_return_memory", "return_freed_memory"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 _LIMIT = 1 << 20
+
+
+def can_return_memory() -> bool:
+    """Whether this is a C library whose thresholds can be set: glibc."""
+    return sys.platform.startswith("linux") and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
 
 
 def return_freed_memory() -> bool:
@@ -23,10 +28,8 @@ def return_freed_memory() -> bool:
 
     Returns whether the C library took the setting.
     """
-    if not sys.platform.startswith("linux"):
+    if not can_return_memory():
         return False
     library = ctypes.CDLL(None)
-    if not hasattr(library, "mallopt") or not hasattr(library, "gnu_get_libc_version"):
-        return False
     # Setting a threshold also ends its growing by itself.
     return bool(library.mallopt(_M_MMAP_THRESHOLD, _LIMIT)) and bool(library.mallopt(_M_TRIM_THRESHOLD, _LIMIT))

@@ -12,6 +12,7 @@ from typing import Any, Unpack
 import numpy as np
 import psutil
 
+from urst_tiles.allocator import can_return_memory
 from urst_tiles.engines.torch import TorchEngine, choose_device
 from urst_tiles.errors import InputError, MemoryBudgetError
 from urst_tiles.geometry import TilePlan, default_window, plan_tiles
@@ -281,7 +282,7 @@ def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
         MemoryPart(
             "activations",
-            peak_activation_bytes(network.module, side, -(-pixels // side)),
+            peak_activation_bytes(network.module, side, -(-pixels // side), fragments=not can_return_memory()),
             f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
         ),
     )
@@ -302,7 +303,7 @@ def _shard_parts(
     return (
         MemoryPart(
             "activations",
-            batch * peak_activation_bytes(frozen, side_y, side_x),
+            peak_activation_bytes(frozen, side_y, side_x, batch=batch, fragments=not can_return_memory()),
             f"the frozen network on {batch} x {side_x} x {side_y} px",
         ),
         MemoryPart(
