@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.common import RESULTS, in_subprocess, save
 
 MODULE = "benchmarks.memory"
-WHOLE_LIMIT = 64
+WHOLE_LIMIT = 16
 """Megapixels beyond which the whole-image run is not tried: it needs about 400 bytes a pixel at width 8, 1,500 at
 width 32."""
 

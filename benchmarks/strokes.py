@@ -152,22 +152,34 @@ def middle(picture: NDArray[np.uint8], side: int = 480) -> NDArray[np.uint8]:
     return picture[row : row + side, col : col + side]
 
 
-def figure(document: dict[str, Any], crops: list[list[NDArray[np.uint8]]], path: Path) -> None:
+def figure(document: dict[str, Any], path: Path) -> None:
+    """A pair of bars a photo. No pictures: whoever measures may not be free to pass the photos on."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    drawn = Figure(figsize=(9, 3 * len(crops)), layout="constrained")
+    drawn = Figure(figsize=(7, 3.5), layout="constrained")
     drawn.set_canvas(FigureCanvasAgg(drawn))
-    places = drawn.subplots(len(crops), 3, squeeze=False)
-    for row, pictures, line in zip(places, crops, document["photos"], strict=True):
-        said = ["photo", *(f"λ = {name}: {scale['gradient']:.1f} px" for name, scale in line["lambda"].items())]
-        for axes, picture, title in zip(row, pictures, said, strict=True):
-            axes.imshow(picture)
-            axes.set_title(title)
-            axes.set_axis_off()
+    axes = drawn.subplots()
+    photos = document["photos"]
+    for shift, name in ((-0.2, "0"), (0.2, "1")):
+        scales = [line["lambda"][name]["gradient"] for line in photos]
+        bars = axes.bar(np.arange(len(photos)) + shift, scales, 0.38, label=f"λ = {name}")
+        axes.bar_label(bars, fmt="%.1f")
+    axes.set_xticks(range(len(photos)), [Path(line["photo"]).stem for line in photos], fontsize=8)
+    axes.set_ylabel("stroke scale (gradient), px")
+    axes.margins(y=0.25)
+    axes.legend(loc="upper right", ncols=2)
     factor = document["factor"]
-    drawn.suptitle(f"strokes {factor['gradient']:.2f} x (gradient), {factor['wavelength']:.2f} x (wavelength)")
-    drawn.savefig(path, dpi=80)
+    axes.set_title(f"strokes {factor['gradient']:.2f} x (gradient), {factor['wavelength']:.2f} x (wavelength)")
+    drawn.savefig(path, dpi=100)
+
+
+def contact_sheet(crops: list[list[NDArray[np.uint8]]], path: Path) -> None:
+    """A row a photo: its middle at 100 %, the same with λ = 0 and with λ = 1."""
+    import imagecodecs
+
+    sheet = np.concatenate([np.concatenate(row, axis=1) for row in crops])
+    path.write_bytes(imagecodecs.png_encode(np.ascontiguousarray(sheet)))
 
 
 def arguments() -> argparse.Namespace:
@@ -180,6 +192,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--with", dest="with_", type=Path, help="the same with λ = 1")
     parser.add_argument("--note", default="", help="how these two were trained, for the result")
     parser.add_argument("--keep", type=Path, help="folder for the trained styles")
+    parser.add_argument("--pictures", type=Path, help="PNG to write crops of photos and results into")
     parser.add_argument("--side", type=int, default=3000)
     for name, value in (("steps", 2000), ("batch", 1), ("crop", 512), ("style-size", 960), ("width", 16), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=value)
@@ -199,7 +212,9 @@ def main() -> None:
     given = arguments()
     document, crops = measure(given)
     path = save("strokes", document, given.results)
-    figure(document, crops, path.with_suffix(".png"))
+    figure(document, path.with_suffix(".png"))
+    if given.pictures is not None:
+        contact_sheet(crops, given.pictures)
     factor = document["factor"]
     print(f"strokes with λ = 1: {factor['gradient']:.2f} x (gradient), {factor['wavelength']:.2f} x (wavelength)")
     print(path)

@@ -210,7 +210,8 @@ def demo_command(
     from urst_tiles.progress import ProgressBar
 
     with ProgressBar(quiet=quiet) as bar:
-        text = run_demo(folder, megapixels=megapixels, network=_demo_network(weights, style), callbacks=(bar,))
+        chosen, said = _demo_network(weights, style)
+        text = run_demo(folder, megapixels=megapixels, network=chosen, said=said, callbacks=(bar,))
     _print(text)
 
 
@@ -270,13 +271,15 @@ def _network(network: str | None, weights: Path | None, style: str | None) -> An
     )
 
 
-def _demo_network(weights: Path | None, style: str | None) -> Any:
+def _demo_network(weights: Path | None, style: str | None) -> tuple[Any, str]:
+    """The network of a demo and what it is, in words."""
     from urst_tiles.networks import load_network
-    from urst_tiles.styles import load_style
+    from urst_tiles.styles import DEFAULT_STYLE, load_style
 
     if weights is not None:
-        return load_network("johnson", weights)
-    return None if style is None else load_style(style)
+        return load_network("johnson", weights), f"johnson, {weights.name}"
+    name = style or DEFAULT_STYLE
+    return load_style(name), f"the shipped style {name}"
 
 
 def _client(scheduler: str | None) -> Any:

@@ -27,14 +27,14 @@ _PREVIEW = 720
 
 
 def run_demo(
-    folder: Path, *, megapixels: float, network: StyleNetwork | None, callbacks: Sequence[Callback] = ()
+    folder: Path, *, megapixels: float, network: StyleNetwork, said: str = "", callbacks: Sequence[Callback] = ()
 ) -> str:
     """Make ``demo.tif``, stylize it into ``stylized.zarr``, write ``preview.png`` (left the raster, right the result).
 
     Parameters:
         folder: created if missing; what an earlier demo left in it is replaced.
         megapixels: size of the raster, 0.05 to 100,000; memory does not grow with it.
-        network: None takes the demo's own.
+        said: what the network is, for the report.
 
     Returns the report as text.
     """
@@ -44,11 +44,17 @@ def run_demo(
     raster, result, preview = folder / "demo.tif", folder / "stylized.zarr", folder / "preview.png"
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     make_raster(raster, round(height * 1.5), height)
-    chosen, said = _demo_network() if network is None else (network, f"network    {network.name}")
-    report = stylize(raster, result, network=chosen, overwrite=True, callbacks=callbacks)
+    report = stylize(raster, result, network=network, overwrite=True, callbacks=callbacks)
     pictures = [_shown(path) for path in (raster, result)]
     write_atomically(preview, bytes(imagecodecs.png_encode(np.concatenate(pictures, axis=1))))
-    return "\n".join([f"made       {raster}", said, run_report_text(report), f"look at    {preview}"])
+    return "\n".join(
+        [
+            f"made       {raster}",
+            f"network    {said or network.title}",
+            run_report_text(report),
+            f"look at    {preview}",
+        ]
+    )
 
 
 def make_raster(path: Path, width: int, height: int) -> None:
@@ -122,12 +128,3 @@ def _mix(low: tuple[float, float, float], high: tuple[float, float, float], shar
 
 def _shown(path: Path) -> NDArray[np.uint8]:
     return np.ascontiguousarray(open_source(path).thumbnail(_PREVIEW)[..., :3], dtype=np.uint8)
-
-
-def _demo_network() -> tuple[StyleNetwork, str]:
-    """Until a style is shipped: a small network of fixed, untrained weights."""
-    from urst_tiles.networks.untrained import untrained
-
-    return untrained(
-        width=8, seed=4
-    ), "network    johnson of width 8 with fixed random weights, untrained: no style is shipped yet"
