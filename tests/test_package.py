@@ -39,6 +39,7 @@ LAYERS = [
     "ledger",
     "shards",
     "scheduling",
+    "estimating",
     "planning",
     "running",
     "stylizing",

@@ -147,6 +147,14 @@ def test_law_11_metadata_written_is_metadata_read(tmp_path: Path) -> None:
         assert info.resolution == pytest.approx((150 / 25.4, 300 / 25.4), rel=1e-3)
 
 
+def test_a_profile_of_grey_is_left_out_and_said(tmp_path: Path) -> None:
+    source = write_tiff(tmp_path / "in.tif", picture(40, 50, 1), iccprofile=b"\0" * 128)
+    assert open_source(source).info.icc_profile == b"\0" * 128
+    report = stylize(source, tmp_path / "o.tif", network=IDENTITY)
+    assert any("profile" in note for note in report.notes)
+    assert open_source(tmp_path / "o.tif").info.icc_profile is None
+
+
 def test_a_tiff_is_the_same_picture_as_the_zarr(tmp_path: Path, small_network: StyleNetwork) -> None:
     source = write_tiff(tmp_path / "in.tif", picture(333, 444))
     stylize(source, tmp_path / "out.zarr", network=small_network, window=144, thumbnail=48)

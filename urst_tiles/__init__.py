@@ -6,10 +6,14 @@ light.
 
 from __future__ import annotations
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+# What is logged is for whoever asks for it; the command line has its own words.
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from urst_tiles.errors import UrstTilesError

@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 
 _DEFAULTS = RunOptions()
+_INTERRUPTED = "interrupted; the same command goes on where it stopped (train: with --resume)"
 
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="Raster: anything libvips reads, or a Zarr/OME-Zarr store.")
@@ -224,7 +225,7 @@ def main(arguments: list[str] | None = None) -> None:
     except UrstTilesError as error:
         _fail(f"error: {_one_line(error)}", 2, debug=debug)
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", 130, debug=debug)
+        _fail(_INTERRUPTED, 130, debug=debug)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
@@ -241,7 +242,7 @@ def _fail_unexpected(error: Exception, *, debug: bool) -> None:
         show()
         sys.exit(getattr(error, "exit_code", 2))
     if type(error).__name__ == "Abort":
-        _fail("interrupted; the same command goes on where it stopped", 130, debug=debug)
+        _fail(_INTERRUPTED, 130, debug=debug)
     _fail(f"error: {type(error).__name__}: {_one_line(error)} (--debug shows where)", 1, debug=debug)
 
 

@@ -10,31 +10,24 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
-import psutil
 
-from urst_tiles.allocator import can_return_memory
 from urst_tiles.engines.torch import TorchEngine, choose_device
 from urst_tiles.errors import InputError, MemoryBudgetError
+from urst_tiles.estimating import estimate_memory
 from urst_tiles.geometry import TilePlan, default_window, plan_tiles
-from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase, format_bytes
+from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
-from urst_tiles.networks.footprint import parameter_bytes, peak_activation_bytes
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.sources import open_source
 from urst_tiles.sources.base import RasterInfo, Source
-from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
+from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
-from urst_tiles.statistics import MAX_PIXELS, Moments, Statistics
-from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, target_kind, write_bytes
-from urst_tiles.stores.base import StoreLayout
+from urst_tiles.statistics import Moments, Statistics
+from urst_tiles.stores import target_kind
 
-__all__ = ["RunPlan", "plan", "plan_run", "store_layout"]
+__all__ = ["RunPlan", "plan", "plan_run"]
 
 _MIB = 2**20
-# What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what
-# is resident after their import. Measured by benchmarks/memory.py, rounded up.
-_RUNNING = 96 * _MIB
-_LEAST_RUNTIME = 256 * _MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +119,9 @@ def plan_run(
     frozen = network.freeze(_neutral_statistics(network))
     smallest: int | None = None
     for tiles, batch, in_flight in _candidates(info, network, options):
-        memory = _estimate(source, network, frozen, options, tiles, batch, in_flight, export=export)
+        memory = estimate_memory(
+            source, network, frozen, tiles, batch, in_flight, thumbnail=options.thumbnail, export=export
+        )
         if options.budget is None or memory.bytes <= options.budget:
             break
         smallest = memory.bytes if smallest is None else min(smallest, memory.bytes)
@@ -149,21 +144,6 @@ def plan_run(
         disk=_disk(info, tiles, export=export),
         seconds=_estimated_seconds(frozen, options, tiles) if time_it else None,
         notes=_notes(info, network, options, tiles),
-    )
-
-
-def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayout:
-    """The store that a plan writes."""
-    return StoreLayout(
-        width=tiles.region.width,
-        height=tiles.region.height,
-        bands=4 if info.alpha else 3,
-        dtype=info.dtype,
-        chunk=tiles.core,
-        shard=tiles.shard,
-        icc_profile=info.icc_profile if info.colour == "rgb" else None,
-        resolution=info.resolution,
-        name=name,
     )
 
 
@@ -221,111 +201,6 @@ def _windows(network: StyleNetwork, options: RunOptions) -> Iterator[int]:
             yield least
 
 
-def _estimate(
-    source: Source,
-    network: StyleNetwork,
-    frozen: FrozenNetwork,
-    options: RunOptions,
-    tiles: TilePlan,
-    batch: int,
-    in_flight: int,
-    *,
-    export: bool,
-) -> MemoryEstimate:
-    info = source.info
-    layout = store_layout(info, tiles)
-    runtime = (
-        MemoryPart(
-            "runtime",
-            max(psutil.Process().memory_info().rss, _LEAST_RUNTIME) + _RUNNING,
-            f"this process now, and {_RUNNING // _MIB} MiB for threads and caches",
-        ),
-        MemoryPart("network", 2 * parameter_bytes(network.module), "weights, as loaded and frozen"),
-    )
-    phases = [
-        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, options)),
-        MemoryPhase("statistics", runtime + _statistics_parts(source, network, options)),
-        MemoryPhase("shards", runtime + _shard_parts(source, frozen, tiles, layout, batch, in_flight)),
-        MemoryPhase(
-            "pyramid",
-            (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
-        ),
-    ]
-    if not info.random_access:
-        unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
-        phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
-    if export:
-        part = MemoryPart("export", bigtiff_bytes(layout), "rows of tiles read, compressed and written")
-        phases.append(MemoryPhase("export", (*runtime, part)))
-    return MemoryEstimate(tuple(phases))
-
-
-def _stream_bytes(source: Source) -> int:
-    """What unpacking takes; a source that does not say decodes the whole raster."""
-    stated: int | None = getattr(source, "stream_bytes", None)
-    return source.info.pixels * source.info.bytes_per_pixel if stated is None else stated
-
-
-def _thumbnail_parts(source: Source, options: RunOptions) -> tuple[MemoryPart, ...]:
-    width, height = thumbnail_size(source.info.width, source.info.height, options.thumbnail)
-    return (
-        MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel, f"{width} x {height} px"),
-        MemoryPart("source", thumbnail_bytes(source, options.thumbnail), "strips of the raster being shrunk"),
-    )
-
-
-def _statistics_parts(source: Source, network: StyleNetwork, options: RunOptions) -> tuple[MemoryPart, ...]:
-    width, height = thumbnail_size(source.info.width, source.info.height, options.thumbnail)
-    pixels = min(width * height, MAX_PIXELS)
-    side = int(pixels**0.5)
-    return (
-        MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
-        MemoryPart(
-            "activations",
-            peak_activation_bytes(network.module, side, -(-pixels // side), fragments=not can_return_memory()),
-            f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
-        ),
-    )
-
-
-def _shard_parts(
-    source: Source, frozen: FrozenNetwork, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
-) -> tuple[MemoryPart, ...]:
-    info = source.info
-    item = np.dtype(info.dtype).itemsize
-    side_x, side_y = min(tiles.window, info.width), min(tiles.window, info.height)
-    read_x = min(tiles.shard + 2 * tiles.halo + tiles.core, info.width)
-    read_y = min(tiles.shard + 2 * tiles.halo + tiles.core, info.height)
-    if not _off_grid(tiles):
-        read_x, read_y = min(tiles.shard + 2 * tiles.halo, info.width), min(tiles.shard + 2 * tiles.halo, info.height)
-    out_x, out_y = min(tiles.shard, layout.width), min(tiles.shard, layout.height)
-    block, out = read_x * read_y * info.bytes_per_pixel, out_x * out_y * layout.bands * item
-    return (
-        MemoryPart(
-            "activations",
-            peak_activation_bytes(frozen, side_y, side_x, batch=batch, fragments=not can_return_memory()),
-            f"the frozen network on {batch} x {side_x} x {side_y} px",
-        ),
-        MemoryPart(
-            "windows",
-            batch * side_x * side_y * 3 * (item + item + 4),
-            f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + 4 rounding) bytes",
-        ),
-        MemoryPart(
-            "shards in flight",
-            in_flight * (block + out),
-            f"{in_flight} x ({read_x} x {read_y} px x {info.bytes_per_pixel} read "
-            f"+ {out_x} x {out_y} px x {layout.bands * item} kept)",
-        ),
-        MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
-        MemoryPart("source", in_flight * source.cache_bytes(read_x), f"{in_flight} readers' caches"),
-    )
-
-
-def _off_grid(tiles: TilePlan) -> bool:
-    return bool(tiles.region.col_off % tiles.core or tiles.region.row_off % tiles.core)
-
-
 def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPart, ...]:
     size = tiles.region.area * (4 if info.alpha else 3) * np.dtype(info.dtype).itemsize
     parts = [
@@ -380,6 +255,8 @@ def _notes(info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: 
         notes.append(f"the halo is {tiles.halo} px: {options.halo} is no multiple of the stride {tiles.stride}")
     if tiles.halo < network.halo:
         notes.append(f"a halo of {tiles.halo} px is less than this network needs ({network.halo}): seams will show")
+    if info.colour == "grey" and info.icc_profile is not None:
+        notes.append("the profile is one of grey and cannot describe the RGB result: it is left out")
     if not info.random_access:
         notes.append(f"{info.format} cannot be read at random: it is unpacked once to a scratch file first")
     return tuple(notes)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 
 from urst_tiles import __version__
 from urst_tiles.errors import RunMismatchError
+from urst_tiles.estimating import store_layout
 from urst_tiles.events import Callback, Event, PhaseProgress, PhaseStarted, RunStarted, ShardFinished, TilesFinished
 from urst_tiles.geometry import Window
 from urst_tiles.ledger import Ledger, Record
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunOptions
-from urst_tiles.planning import RunPlan, store_layout
+from urst_tiles.planning import RunPlan
 from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run, write_atomically
 from urst_tiles.scheduling import ShardJob, local_client, run_shards
 from urst_tiles.shards import ShardReport, crc32, to_rgb

@@ -25,6 +25,10 @@ from urst_tiles.sources.base import Source
 __all__ = ["RunFolder", "RunRecord", "read_run", "sha256", "write_atomically"]
 
 
+_REPLACED = ".replaced"
+"""Added to the name of a result while the new one takes its place."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """What decides a run's pixels. Two runs with equal settings write the same bytes."""
@@ -111,8 +115,11 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove an unfinished run. The target itself stays until it is replaced by the new result."""
-        if self.store.exists():
-            shutil.rmtree(self.store)
+        for leftover in (self.store, self.target.with_name(self.target.name + _REPLACED)):
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink(missing_ok=True)
         self.clear_spool()
 
     def clear_spool(self) -> None:
@@ -207,7 +214,7 @@ def _replace(source: Path, target: Path) -> None:
     """Rename, replacing a folder or file that stands there."""
     try:
         if target.exists():
-            old = target.with_name(target.name + ".replaced")
+            old = target.with_name(target.name + _REPLACED)
             target.rename(old)
             source.rename(target)
             if old.is_dir():

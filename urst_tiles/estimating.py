@@ -1,0 +1,149 @@
+"""The memory of a run, as a sum of named parts for each of its phases; touches no pixel."""
+
+from __future__ import annotations
+
+import numpy as np
+import psutil
+
+from urst_tiles.allocator import can_return_memory
+from urst_tiles.geometry import TilePlan
+from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
+from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
+from urst_tiles.networks.footprint import parameter_bytes, peak_activation_bytes
+from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
+from urst_tiles.statistics import MAX_PIXELS
+from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, write_bytes
+from urst_tiles.stores.base import StoreLayout
+
+__all__ = ["estimate_memory", "store_layout"]
+
+_MIB = 2**20
+# What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what
+# is resident after their import. Measured by benchmarks/memory.py, rounded up.
+_RUNNING = 96 * _MIB
+_LEAST_RUNTIME = 256 * _MIB
+
+
+def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayout:
+    """The store that a plan writes."""
+    return StoreLayout(
+        width=tiles.region.width,
+        height=tiles.region.height,
+        bands=4 if info.alpha else 3,
+        dtype=info.dtype,
+        chunk=tiles.core,
+        shard=tiles.shard,
+        icc_profile=info.icc_profile if info.colour == "rgb" else None,
+        resolution=info.resolution,
+        name=name,
+    )
+
+
+def estimate_memory(
+    source: Source,
+    network: StyleNetwork,
+    frozen: FrozenNetwork,
+    tiles: TilePlan,
+    batch: int,
+    in_flight: int,
+    *,
+    thumbnail: int,
+    export: bool,
+) -> MemoryEstimate:
+    """What a run with these settings holds at most, phase by phase.
+
+    ``thumbnail`` is its short side in pixels; ``export`` counts the writing of a TIFF.
+    """
+    info = source.info
+    layout = store_layout(info, tiles)
+    runtime = (
+        MemoryPart(
+            "runtime",
+            max(psutil.Process().memory_info().rss, _LEAST_RUNTIME) + _RUNNING,
+            f"this process now, and {_RUNNING // _MIB} MiB for threads and caches",
+        ),
+        MemoryPart("network", 2 * parameter_bytes(network.module), "weights, as loaded and frozen"),
+    )
+    phases = [
+        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail)),
+        MemoryPhase("statistics", runtime + _statistics_parts(source, network, thumbnail)),
+        MemoryPhase("shards", runtime + _shard_parts(source, frozen, tiles, layout, batch, in_flight)),
+        MemoryPhase(
+            "pyramid",
+            (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
+        ),
+    ]
+    if not info.random_access:
+        unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
+        phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
+    if export:
+        part = MemoryPart("export", bigtiff_bytes(layout), "rows of tiles read, compressed and written")
+        phases.append(MemoryPhase("export", (*runtime, part)))
+    return MemoryEstimate(tuple(phases))
+
+
+def _stream_bytes(source: Source) -> int:
+    """What unpacking takes; a source that does not say decodes the whole raster."""
+    stated: int | None = getattr(source, "stream_bytes", None)
+    return source.info.pixels * source.info.bytes_per_pixel if stated is None else stated
+
+
+def _thumbnail_parts(source: Source, short_side: int) -> tuple[MemoryPart, ...]:
+    width, height = thumbnail_size(source.info.width, source.info.height, short_side)
+    return (
+        MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel, f"{width} x {height} px"),
+        MemoryPart("source", thumbnail_bytes(source, short_side), "strips of the raster being shrunk"),
+    )
+
+
+def _statistics_parts(source: Source, network: StyleNetwork, short_side: int) -> tuple[MemoryPart, ...]:
+    width, height = thumbnail_size(source.info.width, source.info.height, short_side)
+    pixels = min(width * height, MAX_PIXELS)
+    side = int(pixels**0.5)
+    return (
+        MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
+        MemoryPart(
+            "activations",
+            peak_activation_bytes(network.module, side, -(-pixels // side), fragments=not can_return_memory()),
+            f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
+        ),
+    )
+
+
+def _shard_parts(
+    source: Source, frozen: FrozenNetwork, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
+) -> tuple[MemoryPart, ...]:
+    info = source.info
+    item = np.dtype(info.dtype).itemsize
+    side_x, side_y = min(tiles.window, info.width), min(tiles.window, info.height)
+    read_x = min(tiles.shard + 2 * tiles.halo + tiles.core, info.width)
+    read_y = min(tiles.shard + 2 * tiles.halo + tiles.core, info.height)
+    if not _off_grid(tiles):
+        read_x, read_y = min(tiles.shard + 2 * tiles.halo, info.width), min(tiles.shard + 2 * tiles.halo, info.height)
+    out_x, out_y = min(tiles.shard, layout.width), min(tiles.shard, layout.height)
+    block, out = read_x * read_y * info.bytes_per_pixel, out_x * out_y * layout.bands * item
+    return (
+        MemoryPart(
+            "activations",
+            peak_activation_bytes(frozen, side_y, side_x, batch=batch, fragments=not can_return_memory()),
+            f"the frozen network on {batch} x {side_x} x {side_y} px",
+        ),
+        MemoryPart(
+            "windows",
+            batch * side_x * side_y * 3 * (item + item + 4),
+            f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + 4 rounding) bytes",
+        ),
+        MemoryPart(
+            "shards in flight",
+            in_flight * (block + out),
+            f"{in_flight} x ({read_x} x {read_y} px x {info.bytes_per_pixel} read "
+            f"+ {out_x} x {out_y} px x {layout.bands * item} kept)",
+        ),
+        MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
+        MemoryPart("source", in_flight * source.cache_bytes(read_x), f"{in_flight} readers' caches"),
+    )
+
+
+def _off_grid(tiles: TilePlan) -> bool:
+    return bool(tiles.region.col_off % tiles.core or tiles.region.row_off % tiles.core)
