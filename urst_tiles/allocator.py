@@ -1,9 +1,8 @@
 """Give freed memory back to the system at once, so that what a run holds is what it needs.
 
 glibc keeps freed blocks for later, and the larger the blocks that were freed, the larger the ones it keeps: reading
-the thumbnail of an 85-megapixel JPEG TIFF leaves 128 MiB behind that are nobody's, against 6 MiB with fixed
-thresholds (benchmarks/allocator.py). A
-memory promise cannot be kept that way. Other C libraries and systems are left as they are.
+the thumbnail of an 85-megapixel JPEG TIFF leaves 128 MiB behind that are nobody's, against 6 MiB with fixed thresholds
+(benchmarks/allocator.py). A memory promise cannot be kept that way. Other C libraries and systems are left as they are.
 """
 
 from __future__ import annotations
