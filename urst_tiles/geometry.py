@@ -199,14 +199,22 @@ class TilePlan(Sequence[Shard]):
         side, region = self.shard, self.region
         col_off, row_off = region.col_off + col * side, region.row_off + row * side
         core = Window(col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off))
-        return Shard(index, row, col, core, self._tiles(core))
+        return Shard(index, row, col, core, self.tiles_in(core))
 
     def __iter__(self) -> Iterator[Shard]:
         return (self[i] for i in range(len(self)))
 
     def tiles_in(self, part: Window) -> tuple[Tile, ...]:
         """The tiles of the raster's grid that touch ``part``, their cores clipped to it, row-major."""
-        return self._tiles(part)
+        side = self.core
+        found: list[Tile] = []
+        for row in range(part.row_off // side, -(-part.row_end // side)):
+            for col in range(part.col_off // side, -(-part.col_end // side)):
+                cell = Window(col * side, row * side, side, side)
+                core = cell.intersect(part)
+                if core is not None:  # always so: the ranges above are the cells that touch the part
+                    found.append(Tile(len(found), core, self._window_of(cell)))
+        return tuple(found)
 
     @property
     def tile_count(self) -> int:
@@ -226,17 +234,6 @@ class TilePlan(Sequence[Shard]):
     def overhead(self) -> float:
         """Pixels run through the network per pixel kept, at least 1."""
         return self.window_pixels / self.region.area
-
-    def _tiles(self, part: Window) -> tuple[Tile, ...]:
-        side = self.core
-        found: list[Tile] = []
-        for row in range(part.row_off // side, -(-part.row_end // side)):
-            for col in range(part.col_off // side, -(-part.col_end // side)):
-                cell = Window(col * side, row * side, side, side)
-                core = cell.intersect(part)
-                if core is not None:  # always so: the ranges above are the cells that touch the part
-                    found.append(Tile(len(found), core, self._window_of(cell)))
-        return tuple(found)
 
     def _window_of(self, cell: Window) -> Window:
         """The window of a cell of the grid: the cell and its halo, clipped at the raster's true borders."""
