@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.base import AnySizeNetwork, StyleNetwork
-from urst_tiles.networks.moments import Moments, Statistics
+from urst_tiles.networks.moments import Covariance, Moments, Statistics
+from urst_tiles.networks.normalization import neutral_moments
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -63,11 +64,17 @@ def network_of(*layers: nn.Module, seed: int = 0) -> StyleNetwork:
 def statistics_of(network: StyleNetwork, seed: int = 0) -> Statistics:
     """Invented statistics that fit: means around 0, variances around 1."""
     rng = np.random.default_rng(seed)
-    layers = {}
+    layers: dict[str, Moments] = {}
     for name in network.norms:
-        channels = network.module.get_submodule(name).num_features
-        assert isinstance(channels, int)
-        layers[name] = Moments(100, rng.normal(size=channels), 100 * rng.uniform(0.2, 2.0, size=channels))
+        neutral = neutral_moments(network.module.get_submodule(name))
+        channels = len(neutral.mean)
+        mean, spread = rng.normal(size=channels), rng.uniform(0.2, 2.0, size=channels)
+        if isinstance(neutral, Covariance):
+            mixing = rng.normal(size=(channels, channels)) / channels**0.5
+            comoment = 100 * (mixing @ mixing.T + np.diag(spread))
+            layers[name] = Covariance(100, mean, comoment.diagonal(), comoment)
+        else:
+            layers[name] = Moments(100, mean, 100 * spread)
     return Statistics(layers)
 
 

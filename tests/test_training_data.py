@@ -12,7 +12,8 @@ import torch
 from tests.support import picture
 from tests.training_support import photo_folder, write_photo
 from urst_tiles.errors import InputError
-from urst_tiles.training.data import CropSampler, PhotoFolder, cut, read_rgb
+from urst_tiles.sources.pictures import read_rgb
+from urst_tiles.training.data import CropSampler, PhotoFolder, cut
 from urst_tiles.training.painting import median_filtered, read_painting
 
 

@@ -105,7 +105,7 @@ def _statistics_parts(source: Source, network: StyleNetwork, short_side: int) ->
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
         MemoryPart(
             "activations",
-            peak_activation_bytes(network.module, side, -(-pixels // side), fragments=not can_return_memory()),
+            peak_activation_bytes(network.plain, side, -(-pixels // side), fragments=not can_return_memory()),
             f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
         ),
     )

@@ -22,7 +22,6 @@ from urst_tiles.sources import open_source
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
-from urst_tiles.statistics import Moments, Statistics
 from urst_tiles.stores import target_kind
 
 __all__ = ["RunPlan", "plan", "plan_run"]
@@ -116,7 +115,7 @@ def plan_run(
     """:func:`plan`, from values that are checked already."""
     info = source.info
     export = target is not None and target_kind(target) == "bigtiff"
-    frozen = network.freeze(_neutral_statistics(network))
+    frozen = network.freeze(network.neutral_statistics)
     smallest: int | None = None
     for tiles, batch, in_flight in _candidates(info, network, options):
         memory = estimate_memory(
@@ -214,16 +213,6 @@ def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPar
             MemoryPart("spool", spool_bytes(info), f"{info.format} cannot be read at random: an unpacked copy")
         )
     return tuple(parts)
-
-
-def _neutral_statistics(network: StyleNetwork) -> Statistics:
-    """Mean 0 and variance 1 for every norm: the frozen network's shape without a thumbnail."""
-    layers = {}
-    for name in network.norms:
-        norm: Any = network.module.get_submodule(name)
-        channels = int(norm.num_features)
-        layers[name] = Moments(1, np.zeros(channels), np.ones(channels))
-    return Statistics(layers, (1, 1))
 
 
 def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan) -> float:

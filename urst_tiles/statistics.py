@@ -26,7 +26,7 @@ from urst_tiles.geometry import Tile, plan_tiles
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.lean import lean
 from urst_tiles.networks.moments import Moments, Statistics
-from urst_tiles.networks.normalization import Leaf, frozen_norm
+from urst_tiles.networks.normalization import Leaf, frozen_norm, measure, observe
 from urst_tiles.networks.padding import reflected_indices, round_up
 from urst_tiles.sources.base import Pixels
 
@@ -78,7 +78,7 @@ class _Meter(Leaf):
         self.name, self.norm, self.layers, self.last = name, norm, layers, last
 
     def forward(self, x: Tensor) -> Tensor:
-        self.layers[self.name] = moments = Moments.of(x)
+        self.layers[self.name] = moments = measure(self.norm, observe(self.norm, x))
         if self.last:
             raise _Stop
         y: Tensor = frozen_norm(self.norm, moments).to(x)(x)
@@ -117,7 +117,7 @@ def _in_windows(network: StyleNetwork, image: Pixels, max_pixels: int) -> dict[s
         norm, probe = module.get_submodule(name), _Probe()
         module.set_submodule(name, probe)
         total: Moments | None = None
-        for moments in _of_windows(network, lean(module), probe, image, tiles):
+        for moments in _of_windows(network, lean(module), norm, probe, image, tiles):
             total = moments if total is None else total + moments
         if total is None:
             raise NetworkError(f"norm layer {name} of {network.name} did not run on this thumbnail")
@@ -127,7 +127,7 @@ def _in_windows(network: StyleNetwork, image: Pixels, max_pixels: int) -> dict[s
 
 
 def _of_windows(
-    network: StyleNetwork, module: nn.Module, probe: _Probe, image: Pixels, tiles: list[Tile]
+    network: StyleNetwork, module: nn.Module, norm: nn.Module, probe: _Probe, image: Pixels, tiles: list[Tile]
 ) -> Iterator[Moments]:
     """Moments of each window's core at the probe."""
     for tile in tiles:
@@ -135,10 +135,10 @@ def _of_windows(
         try:
             module(_tensor(window, network))
         except _Stop:
-            features = probe.seen.pop()
+            features = observe(norm, probe.seen.pop())
             rows = _at_pitch(tile.crop.row_off, tile.crop.row_end, window.shape[0], features.shape[-2], network.stride)
             cols = _at_pitch(tile.crop.col_off, tile.crop.col_end, window.shape[1], features.shape[-1], network.stride)
-            yield Moments.of(features[..., rows, cols])
+            yield measure(norm, features[..., rows, cols])
             del features
 
 

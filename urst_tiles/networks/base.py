@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from functools import cached_property
 
@@ -19,10 +20,11 @@ from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.checkpoints import state_dict_hash
 from urst_tiles.networks.freezing import freeze, replace_norms
 from urst_tiles.networks.moments import Statistics
-from urst_tiles.networks.normalization import is_norm, reference_norm
+from urst_tiles.networks.normalization import frozen_norm, is_norm, neutral_moments, reference_norm
 from urst_tiles.networks.padding import extend, round_up
 from urst_tiles.networks.receptive_field import ReceptiveField, analyse
 from urst_tiles.networks.tracing import capture, operation
+from urst_tiles.sources.base import Pixels
 
 __all__ = ["AnySizeNetwork", "FrozenNetwork", "StyleNetwork"]
 
@@ -73,7 +75,8 @@ class StyleNetwork:
     """A network, and the facts about it that tiling needs.
 
     ``module`` maps (N, 3, H, W) float32 RGB in [0, 1] to the same, H and W multiples of :attr:`stride`; the output may
-    overshoot [0, 1] and is clamped later. Its norm layers are ordinary :class:`torch.nn.InstanceNorm2d`; value ranges
+    overshoot [0, 1] and is clamped later. Its norm layers are ordinary :class:`torch.nn.InstanceNorm2d`, or
+    :class:`~urst_tiles.networks.normalization.Norm` where a method has another kind; value ranges
     other than [0, 1] are :class:`~urst_tiles.networks.normalization.ChannelAffine` layers inside it. It is put into
     evaluation mode and without gradients.
 
@@ -92,6 +95,7 @@ class StyleNetwork:
         # of the weights, where known
         self.module = module.eval().requires_grad_(requires_grad=False)
         self._weights_hash = weights_hash
+        self._recolour: Callable[[Pixels], StyleNetwork] | None = None
 
     def __repr__(self) -> str:
         return f"StyleNetwork({self.name!r}, {type(self.module).__name__})"
@@ -100,24 +104,47 @@ class StyleNetwork:
     def weights_hash(self) -> str:
         """sha256 of names, shapes and values of the weights, value ranges included: what tells two networks apart."""
         given = self._weights_hash
-        return given or state_dict_hash(self.module.state_dict())
+        found = given or state_dict_hash(self.module.state_dict())
+        return f"{found} in the colours of the raster" if self._recolour else found
+
+    def recolour_with(self, make: Callable[[Pixels], StyleNetwork]) -> None:
+        """Let :meth:`for_content` be ``make(thumbnail)``: for styles that take the colours of the raster."""
+        self._recolour = make
+
+    @property
+    def wants_content(self) -> bool:
+        """Whether :meth:`for_content` must be asked before statistics are collected."""
+        return self._recolour is not None
+
+    def for_content(self, thumbnail: Pixels) -> StyleNetwork:
+        """The network for this raster: itself, or one whose style was given the raster's colours.
+
+        ``thumbnail`` is (H, W, 3), uint8 or uint16.
+        """
+        return self if self._recolour is None else self._recolour(thumbnail)
+
+    @cached_property
+    def plain(self) -> nn.Module:
+        """The module with invented constants in the place of each norm: the same graph, nothing left to measure.
+
+        Its weights are the module's own.
+        """
+        neutral = {name: neutral_moments(layer) for name, layer in self.module.named_modules() if is_norm(layer)}
+        return replace_norms(self.module, neutral, frozen_norm, share=True)
 
     @cached_property
     def field(self) -> ReceptiveField:
         """Halo, stride, scale and minimum, derived from the graph."""
-        recording = capture(self.module)
+        recording = capture(self.plain)
         found = analyse(recording)
         if found.scale != 1:
             raise NetworkError(
                 f"{self.name} gives {found.scale} output pixels per input pixel; only 1 can be tiled so far"
             )
         # F.instance_norm leaves a node in the graph but no layer that statistics could be given to.
-        nodes = sum(operation(node) == "instance_norm" for node in recording.graph.nodes)
-        layers = sum(isinstance(layer, nn.InstanceNorm2d) for layer in self.module.modules())
-        if nodes > layers:
+        if any(operation(node) == "instance_norm" for node in recording.graph.nodes):
             raise NetworkError(
-                f"{self.name} normalises {nodes} times with {layers} InstanceNorm2d layers: a layer is used twice, or "
-                "F.instance_norm is called directly. Give each normalisation a layer of its own"
+                f"{self.name} calls F.instance_norm directly. Use an nn.InstanceNorm2d layer for each normalisation"
             )
         return found
 
@@ -144,17 +171,16 @@ class StyleNetwork:
     @cached_property
     def norms(self) -> tuple[str, ...]:
         """Names of the norm layers, in the order they run."""
-        # Twice the minimum: an instance norm refuses a feature map of one pixel.
-        side = 2 * self.minimum
         order: list[str] = []
+        plain, side = self.plain, self.minimum
         handles = [
-            layer.register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
+            plain.get_submodule(name).register_forward_pre_hook(lambda _module, _inputs, name=name: order.append(name))
             for name, layer in self.module.named_modules()
             if is_norm(layer)
         ]
         try:
             with torch.inference_mode():
-                self.module(torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device))
+                plain(torch.zeros(1, 3, side, side, dtype=self.dtype, device=self.device))
         finally:
             for handle in handles:
                 handle.remove()
@@ -164,6 +190,11 @@ class StyleNetwork:
                 f"norm layer {twice[0]} of {self.name} is used more than once; give each use its own layer"
             )
         return tuple(order)
+
+    @property
+    def neutral_statistics(self) -> Statistics:
+        """Invented statistics that fit: for the frozen network's shape and cost, without a thumbnail."""
+        return Statistics({name: neutral_moments(self.module.get_submodule(name)) for name in self.norms}, (1, 1))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from urst_tiles.networks.folding import fold_affines
+from urst_tiles.networks.folding import fold_affines, fold_pointwise
 from urst_tiles.networks.graphs import channels_last, flatten
 from urst_tiles.networks.lean import pad_before_upsampling, relu_in_place, tidy
 from urst_tiles.networks.moments import Moments
@@ -24,7 +24,13 @@ from urst_tiles.networks.normalization import constant_affine, frozen_norm, is_n
 
 __all__ = ["PASSES", "freeze", "replace_norms"]
 
-PASSES: tuple[Callable[[GraphModule], None], ...] = (tidy, fold_affines, relu_in_place, pad_before_upsampling)
+PASSES: tuple[Callable[[GraphModule], None], ...] = (
+    tidy,
+    fold_affines,
+    fold_pointwise,
+    relu_in_place,
+    pad_before_upsampling,
+)
 """In order. Each takes the graph of a frozen network in float64 and rewrites it in place."""
 
 
@@ -48,12 +54,19 @@ def freeze(module: nn.Module, moments: Mapping[str, Moments]) -> nn.Module:
 
 
 def replace_norms(
-    module: nn.Module, moments: Mapping[str, Moments], make: Callable[[nn.Module, Moments], nn.Module]
+    module: nn.Module,
+    moments: Mapping[str, Moments],
+    make: Callable[[nn.Module, Moments], nn.Module],
+    *,
+    share: bool = False,
 ) -> nn.Module:
     """A copy of the network with ``make(norm, moments)`` in the place of each norm layer, and constants for running
     statistics.
+
+    ``share`` lets the copy have the same tensors as the network, for looking at it only.
     """
-    changed = copy.deepcopy(module)
+    tensors = (*module.parameters(), *module.buffers()) if share else ()
+    changed = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
     for name, layer in list(changed.named_modules()):
         replacement: nn.Module | None = (
             make(layer, moments[name]) if is_norm(layer) and name in moments else constant_affine(layer)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from urst_tiles.networks.base import StyleNetwork
+from urst_tiles.networks.method import Method
 
-__all__ = ["IdentityNetwork", "identity_network"]
+__all__ = ["METHOD", "IdentityNetwork", "identity_network"]
 
 
 class IdentityNetwork(nn.Module):
@@ -18,3 +19,13 @@ class IdentityNetwork(nn.Module):
 
 def identity_network() -> StyleNetwork:
     return StyleNetwork("identity", IdentityNetwork(), title="Identity")
+
+
+METHOD = Method(
+    paper="none",
+    summary="copies the image",
+    read=lambda _files: {},
+    build=lambda _state, _styling: identity_network(),
+    sample=lambda _seed: {},
+    takes_weights=False,
+)

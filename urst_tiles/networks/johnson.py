@@ -20,9 +20,12 @@ from urst_tiles.errors import NetworkError
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.checkpoints import load_state_dict, read_metadata
 from urst_tiles.networks.johnson_layouts import VALUE_RANGES, ValueRange, translate
+from urst_tiles.networks.method import Method, State
 from urst_tiles.networks.normalization import ChannelAffine
+from urst_tiles.networks.styling import Styling
+from urst_tiles.networks.weight_files import WeightFiles
 
-__all__ = ["JohnsonNetwork", "johnson_network", "load_johnson"]
+__all__ = ["METHOD", "JohnsonNetwork", "johnson_network", "load_johnson"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -143,3 +146,38 @@ def load_johnson(path: str | Path) -> StyleNetwork:
     """
     metadata = read_metadata(path)
     return johnson_network(load_state_dict(path), value_range=metadata.get("value_range"), source=str(path))
+
+
+def untrained_johnson(width: int = 8, seed: int = 0) -> JohnsonNetwork:
+    """Random weights, the same for the same seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = JohnsonNetwork((width, 2 * width, 4 * width))
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.InstanceNorm2d):
+                # Scales and shifts as trained networks have them, so that folding them is put to the test.
+                torch.nn.init.uniform_(layer.weight, 0.5, 1.5)
+                torch.nn.init.normal_(layer.bias, std=0.3)
+        # The last layer's gain is what brings random features back into the visible range.
+        module.deconv3.conv.weight.data *= 4.0
+    return module
+
+
+def _read(files: WeightFiles) -> dict[str, Tensor]:
+    return dict(load_johnson(files.single()).module.state_dict())
+
+
+def _build(state: State, _styling: Styling) -> StyleNetwork:
+    return johnson_network(state)
+
+
+METHOD = Method(
+    paper="Johnson et al., ECCV 2016",
+    summary="one trained network per style",
+    read=_read,
+    build=_build,
+    sample=lambda seed: dict(untrained_johnson(4, seed).state_dict()),
+    files="one file, in the layout of pytorch/examples, of URST or of Fast-Neural-Style-Transfer",
+    published="https://github.com/czczup/URST and https://github.com/pytorch/examples (fast_neural_style)",
+    licence="BSD-3-Clause (pytorch/examples), Apache-2.0 (URST)",
+)

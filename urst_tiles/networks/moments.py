@@ -18,7 +18,7 @@ from torch import Tensor
 
 from urst_tiles.errors import InputError
 
-__all__ = ["DEGENERATE_VARIANCE", "Moments", "Statistics"]
+__all__ = ["DEGENERATE_VARIANCE", "Covariance", "Moments", "Statistics"]
 
 DEGENERATE_VARIANCE = 1e-5
 """The eps of an instance norm: below it, the deviation is made of eps and no longer of the thumbnail."""
@@ -80,6 +80,10 @@ class Moments:
 
     __add__ = combine
 
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """What is saved beside the count, by name."""
+        return {"mean": self.mean, "m2": self.m2}
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Moments) and self._bytes() == other._bytes()
 
@@ -87,12 +91,62 @@ class Moments:
         return hash(self._bytes())
 
     def _bytes(self) -> bytes:
-        return self.count.to_bytes(8, "little") + self.mean.astype("<f8").tobytes() + self.m2.astype("<f8").tobytes()
+        values = b"".join(array.astype("<f8").tobytes() for array in self.arrays().values())
+        return self.count.to_bytes(8, "little") + values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Covariance(Moments):
+    """Count, mean and spread of channels, and how each two of them vary together."""
+
+    comoment: NDArray[np.float64]
+    # (channels, channels): sum of products of deviations from the mean; its diagonal is m2
+
+    def __post_init__(self) -> None:
+        # Not super(): slots make a new class, which the zero-argument form does not know.
+        Moments.__post_init__(self)
+        comoment = np.array(self.comoment, dtype=np.float64)
+        if comoment.shape != (len(self.mean), len(self.mean)):
+            raise InputError(f"a covariance of {len(self.mean)} channels cannot have shape {comoment.shape}")
+        comoment.flags.writeable = False
+        object.__setattr__(self, "comoment", comoment)
+
+    @classmethod
+    def of(cls, x: Tensor | NDArray[Any]) -> Self:
+        """Of a feature map (N, C, H, W), any floating type. Summed in float64, two passes, some pixels at a time."""
+        x = torch.as_tensor(x)
+        mean = torch.tensor(Moments.of(x).mean, device=x.device)
+        channels, count = x.shape[1], x.numel() // x.shape[1]
+        comoment = torch.zeros(channels, channels, dtype=torch.float64, device=x.device)
+        for image in x:
+            for part in torch.split(image.reshape(channels, -1), max(1, _CHUNK // channels), dim=1):
+                deviation = part.double() - mean[:, None]
+                comoment.addmm_(deviation, deviation.T)
+        comoment = (comoment + comoment.T) / 2
+        return cls(count, mean.cpu().numpy(), comoment.diagonal().cpu().numpy(), comoment.cpu().numpy())
+
+    def combine(self, other: Moments) -> Covariance:
+        """Of both sets of pixels together (Chan, Golub, LeVeque 1983, eq. 2.1, for products)."""
+        if not isinstance(other, Covariance):
+            raise InputError("a covariance can only be combined with another one")
+        both = Moments.combine(self, other)
+        delta = other.mean - self.mean
+        share = self.count * other.count / both.count
+        comoment = self.comoment + other.comoment + np.outer(delta, delta) * share
+        return Covariance(both.count, both.mean, both.m2, comoment)
+
+    __add__ = combine
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        return {**Moments.arrays(self), "comoment": self.comoment}
 
 
 @dataclass(frozen=True, slots=True)
 class Statistics(Mapping[str, Moments]):
-    """Moments of every norm layer of a network, by the layer's name, in the order the layers run. A few kilobytes."""
+    """Moments of every norm layer of a network, by the layer's name, in the order the layers run.
+
+    A few kilobytes; where layers need covariances, a few megabytes.
+    """
 
     layers: Mapping[str, Moments]
     thumbnail: tuple[int, int] | None = field(default=None, compare=False)
@@ -138,7 +192,7 @@ class Statistics(Mapping[str, Moments]):
     def save(self, path: str | Path) -> None:
         """Write one safetensors file; a reader never sees half of it."""
         path = Path(path)
-        tensors = {f"{name}.{part}": getattr(m, part) for name, m in self.items() for part in ("mean", "m2")}
+        tensors = {f"{name}.{part}": array for name, m in self.items() for part, array in m.arrays().items()}
         facts = {
             "version": _VERSION,
             "counts": {name: moments.count for name, moments in self.items()},
@@ -163,12 +217,16 @@ class Statistics(Mapping[str, Moments]):
                 if facts.get("version") != _VERSION:
                     raise InputError(f"{path} holds no statistics of this version; collect them again")
                 thumbnail = facts["thumbnail"]
-                layers = {
-                    name: Moments(count, file.get_tensor(f"{name}.mean"), file.get_tensor(f"{name}.m2"))
-                    for name, count in facts["counts"].items()
-                }
+                layers = {name: _read(file, name, count) for name, count in facts["counts"].items()}
         except (OSError, SafetensorError, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"statistics cannot be read from {path}: {error}") from error
         return cls(layers, tuple(thumbnail) if thumbnail else None)
+
+
+def _read(file: Any, name: str, count: int) -> Moments:
+    mean, m2 = file.get_tensor(f"{name}.mean"), file.get_tensor(f"{name}.m2")
+    if f"{name}.comoment" in file.keys():  # noqa: SIM118  (not a mapping)
+        return Covariance(count, mean, m2, file.get_tensor(f"{name}.comoment"))
+    return Moments(count, mean, m2)

@@ -6,12 +6,14 @@ Eq. 2 of Chen et al., "Towards Ultra-Resolution Neural Style Transfer via Thumbn
 
 With both known this is a constant scale and shift per channel: :class:`ChannelAffine`.
 
-A network's norm layers are its :class:`torch.nn.InstanceNorm2d` modules. A method with another kind of norm (a
-whitening, say) adds its class to the three functions at the end of this file and nowhere else.
+A network's norm layers are its :class:`torch.nn.InstanceNorm2d` modules and its :class:`Norm` modules. A method with
+another kind of norm (a whitening, say) derives from :class:`Norm`; the functions at the end of this file are all that
+the rest of the package knows of either.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,10 +23,14 @@ from urst_tiles.networks.moments import Moments
 __all__ = [
     "ChannelAffine",
     "Leaf",
+    "Norm",
     "ThumbnailInstanceNorm2d",
     "constant_affine",
     "frozen_norm",
     "is_norm",
+    "measure",
+    "neutral_moments",
+    "observe",
     "reference_norm",
     "thumbnail_instance_norm",
 ]
@@ -46,6 +52,38 @@ def thumbnail_instance_norm(
 
 class Leaf(nn.Module):
     """A layer that a graph shows as one operation. Its result is a tensor of its own."""
+
+
+class Norm(Leaf):
+    """A layer whose result depends on statistics of the picture it sees, other than an instance norm.
+
+    Frozen, it must be a constant map of each pixel's channels: a :class:`ChannelAffine` or a 1x1 convolution.
+    """
+
+    def observe(self, x: Tensor) -> Tensor:
+        """The feature map that is measured, (N, C', H', W'): ``x`` itself unless a norm looks at more than that."""
+        return x
+
+    def measure(self, observed: Tensor) -> Moments:
+        """Statistics of (a part of) the observed map; those of parts combine into those of the whole."""
+        return Moments.of(observed)
+
+    def neutral(self) -> Moments:
+        """Statistics that fit, invented: the shape of the frozen network without a thumbnail."""
+        raise NotImplementedError
+
+    def frozen(self, moments: Moments) -> ChannelAffine | nn.Conv2d:
+        """What this layer is with these statistics. Computed in float64 and returned so, on the CPU."""
+        raise NotImplementedError
+
+    def reference(self, moments: Moments) -> nn.Module:
+        """The same, computed step by step as the paper writes it: what freezing is tested against."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        """With the statistics of ``x`` itself, a batch of one."""
+        y: Tensor = self.frozen(self.measure(self.observe(x))).to(x)(x)
+        return y
 
 
 class ThumbnailInstanceNorm2d(Leaf):
@@ -99,13 +137,35 @@ class ChannelAffine(Leaf):
 
 def is_norm(module: nn.Module) -> bool:
     """Whether this layer takes statistics from the image it sees, and so needs the thumbnail's."""
+    if isinstance(module, Norm):
+        return True
     return isinstance(module, nn.InstanceNorm2d) and not (
         module.track_running_stats and module.running_mean is not None
     )
 
 
-def frozen_norm(norm: nn.Module, moments: Moments) -> ChannelAffine:
+def observe(norm: nn.Module, x: Tensor) -> Tensor:
+    """The feature map whose statistics a norm layer takes when it is given ``x``."""
+    return norm.observe(x) if isinstance(norm, Norm) else x
+
+
+def measure(norm: nn.Module, observed: Tensor) -> Moments:
+    """The statistics that a norm layer takes of a feature map."""
+    return norm.measure(observed) if isinstance(norm, Norm) else Moments.of(observed)
+
+
+def neutral_moments(norm: nn.Module) -> Moments:
+    """Invented statistics that fit a norm layer: mean 0, variance 1."""
+    if isinstance(norm, Norm):
+        return norm.neutral()
+    channels = int(norm.num_features)  # type: ignore[arg-type]
+    return Moments(1, np.zeros(channels), np.ones(channels))
+
+
+def frozen_norm(norm: nn.Module, moments: Moments) -> ChannelAffine | nn.Conv2d:
     """What a norm layer becomes when its statistics are constants. Computed in float64 and returned so."""
+    if isinstance(norm, Norm):
+        return norm.frozen(moments)
     eps, weight, bias = _parameters(norm, moments)
     std = (torch.tensor(moments.variance) + eps).sqrt()
     mean = torch.tensor(moments.mean)
@@ -114,8 +174,10 @@ def frozen_norm(norm: nn.Module, moments: Moments) -> ChannelAffine:
     return ChannelAffine(scale, shift)
 
 
-def reference_norm(norm: nn.Module, moments: Moments) -> ThumbnailInstanceNorm2d:
+def reference_norm(norm: nn.Module, moments: Moments) -> nn.Module:
     """The same layer, unfrozen, with its statistics given: what freezing is tested against."""
+    if isinstance(norm, Norm):
+        return norm.reference(moments)
     eps, weight, bias = _parameters(norm, moments)
     return ThumbnailInstanceNorm2d(moments, eps=eps, weight=weight, bias=bias)
 

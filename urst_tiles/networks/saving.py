@@ -12,7 +12,7 @@ from torch import Tensor
 from urst_tiles.errors import NetworkError
 from urst_tiles.networks.base import StyleNetwork
 
-__all__ = ["FORMAT", "save_weights"]
+__all__ = ["FORMAT", "save_state", "save_weights"]
 
 FORMAT = "urst_tiles.weights"
 VERSION = "1"
@@ -21,10 +21,8 @@ VERSION = "1"
 def save_weights(
     path: str | Path, network: StyleNetwork, *, half: bool = False, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write the network's weights as one safetensors file that ``load_network(network.name, path)`` reads.
-
-    ``half`` stores weights and biases as float16 and value ranges as they are; they are float32 again when read. A
-    reader never sees half of the file.
+    """Write the weights of a network whose style is trained in as one safetensors file that
+    ``load_network(network.name, path)`` reads. See :func:`save_state`.
 
     Raises:
         NetworkError: the network has no weights, or float16 cannot hold them.
@@ -32,12 +30,35 @@ def save_weights(
     state = network.module.state_dict()
     if not state:
         raise NetworkError(f"{network.name} has no weights to save")
+    save_state(path, network.name, state, half=half, metadata=metadata)
+
+
+def save_state(
+    path: str | Path,
+    method: str,
+    state: Mapping[str, Tensor],
+    *,
+    half: bool = False,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
+    """Write a method's weights, by this package's names, as one safetensors file that says what it is.
+
+    ``half`` stores weights and biases as float16 and value ranges as they are; they are float32 again when read. A
+    reader never sees half of the file.
+
+    Raises:
+        NetworkError: float16 cannot hold the weights, or the file cannot be written.
+    """
     tensors = {name: _stored(name, tensor, half=half) for name, tensor in state.items()}
-    facts = {**(metadata or {}), "format": FORMAT, "version": VERSION, "method": network.name}
+    facts = {**(metadata or {}), "format": FORMAT, "version": VERSION, "method": method}
     path = Path(path)
     unfinished = path.with_name(path.name + ".partial")
-    unfinished.write_bytes(to_safetensors(tensors, facts))
-    unfinished.replace(path)
+    try:
+        unfinished.write_bytes(to_safetensors(tensors, facts))
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        raise NetworkError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def _stored(name: str, tensor: Tensor, *, half: bool) -> Tensor:

@@ -20,9 +20,9 @@ from torch.nn import functional
 
 from urst_tiles.errors import InputError, UrstTilesError
 from urst_tiles.geometry import Window
-from urst_tiles.sources import open_source
+from urst_tiles.sources.pictures import read_rgb
 
-__all__ = ["Batch", "CropSampler", "PhotoFolder", "read_rgb"]
+__all__ = ["Batch", "CropSampler", "PhotoFolder"]
 
 FLAT = 0.01
 """Standard deviation of brightness, of 0 to 1, under which a crop is left out.
@@ -205,18 +205,3 @@ def split(crops: Tensor, place: Window) -> Batch:
     thumbnail = functional.interpolate(crops, scale_factor=0.5, mode="bilinear", align_corners=False)
     patch = crops[..., place.row_off : place.row_end, place.col_off : place.col_end]
     return Batch(thumbnail, patch.contiguous(), place)
-
-
-def read_rgb(path: str | Path, short_side: int) -> NDArray[np.uint8]:
-    """A picture of any format, shrunk (never enlarged) to ``short_side``: (height, width, 3), alpha dropped, 16 bit
-    rounded to 8.
-
-    Raises:
-        SourceError: it cannot be decoded.
-    """
-    source = open_source(path)
-    pixels = source.thumbnail(short_side)
-    colours = pixels[..., : pixels.shape[2] - source.info.alpha]
-    if colours.dtype != np.uint8:
-        colours = ((colours.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    return np.array(np.broadcast_to(colours, (*colours.shape[:2], 3)), order="C")

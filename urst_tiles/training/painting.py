@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from urst_tiles.errors import InputError
-from urst_tiles.training.data import read_rgb
+from urst_tiles.sources.pictures import read_rgb
 
 __all__ = ["median_filtered", "read_painting"]
 

@@ -39,6 +39,14 @@ quarter or a sixteenth of the work. "deepest" is relu4_1, or what there is.
 """
 
 
+BORDER = 16
+"""Pixels at the edges of a stylised thumbnail that no term but the strokes' looks at.
+
+The loss network pads with zeros, and a network trained against what that makes of the edges draws a frame of ripples
+along every picture's border.
+"""
+
+
 class Recipe(Protocol):
     """A method's own part of a training. The loop knows nothing else of it."""
 
@@ -127,7 +135,7 @@ class JohnsonRecipe:
     def terms(self, batch: Batch, constants: Mapping[str, float], *, stroke: bool) -> dict[str, Tensor]:
         with collecting(self.network) as moments, _mixed(self._vgg):
             output = self.network(batch.thumbnail).float()
-        terms = self._of_thumbnail(output, batch.thumbnail, constants)
+        terms = self._of_thumbnail(_inside(output), _inside(batch.thumbnail), constants)
         if stroke:
             terms["stroke"], patch = stroke_term(
                 self.network, self._vgg, self.stroke_layer, batch, output, moments, self._painting.stroke_square
@@ -193,6 +201,12 @@ def johnson_network(config: TrainingConfig) -> JohnsonNetwork:
 def _present(layers: tuple[str, ...], vgg: LossNetwork) -> tuple[str, ...]:
     named = [vgg.stroke_layer if layer == "deepest" else layer for layer in layers]
     return tuple(dict.fromkeys(layer for layer in named if layer in vgg.layers))
+
+
+def _inside(image: Tensor) -> Tensor:
+    """Without the border, where more than half of each side is left."""
+    border = BORDER if min(image.shape[-2:]) > 4 * BORDER else 0
+    return image[..., border : image.shape[-2] - border, border : image.shape[-1] - border]
 
 
 def _shrunk(image: Tensor, factor: int) -> Tensor:
