@@ -35,10 +35,27 @@ Input = Annotated[
 ]
 Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Result: .zarr, or .tif/.tiff/.btf.")]
 Network = Annotated[
-    str | None, typer.Option("--network", help="Method of the network, with --weights: johnson, identity.")
+    str | None,
+    typer.Option("--network", help="Method of the network, with --weights; 'urst-tiles networks' lists them."),
 ]
-Weights = Annotated[Path | None, typer.Option("--weights", help="The network's published weights file.")]
-Style = Annotated[str | None, typer.Option("--style", help="A shipped style, instead of --network.")]
+Weights = Annotated[
+    list[Path] | None, typer.Option("--weights", help="The published weights: a file, several, or their folder.")
+]
+Style = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--style",
+        metavar="NAME|FILE[:WEIGHT]",
+        help="A shipped style, instead of --network; or the style image of a network that takes one, several to mix.",
+    ),
+]
+Alpha = Annotated[float, typer.Option("--alpha", help="Strength of the style image, 0 to 1.")]
+PreserveColor = Annotated[
+    bool, typer.Option("--preserve-color", help="Give the style image the raster's own colours first.")
+]
+StyleSize = Annotated[
+    int, typer.Option("--style-size", help="Side in px that a style image is scaled to: smaller, smaller strokes.")
+]
 WindowSide = Annotated[
     int | None,
     typer.Option("--window", help=f"Side of a window in px. [default: {DEFAULT_WINDOW}, fitted to halo and memory]"),
@@ -84,6 +101,9 @@ def stylize_command(
     network: Network = None,
     weights: Weights = None,
     style: Style = None,
+    alpha: Alpha = 1.0,
+    preserve_color: PreserveColor = False,
+    style_size: StyleSize = 1024,
     window: WindowSide = _DEFAULTS.window,
     halo: Halo = _DEFAULTS.halo,
     region: Region = None,
@@ -105,7 +125,7 @@ def stylize_command(
     from urst_tiles.reports import run_report_text
     from urst_tiles.stylizing import stylize
 
-    chosen = _network(network, weights, style)
+    chosen = _network(network, weights, style, alpha, preserve_color=preserve_color, style_size=style_size)
     with ProgressBar(quiet=quiet) as bar, _client(scheduler) as client:
         report = stylize(
             source,
@@ -134,6 +154,9 @@ def plan_command(
     network: Network = None,
     weights: Weights = None,
     style: Style = None,
+    alpha: Alpha = 1.0,
+    preserve_color: PreserveColor = False,
+    style_size: StyleSize = 1024,
     window: WindowSide = _DEFAULTS.window,
     halo: Halo = _DEFAULTS.halo,
     region: Region = None,
@@ -150,7 +173,7 @@ def plan_command(
 
     planned = plan(
         source,
-        _network(network, weights, style),
+        _network(network, weights, style, alpha, preserve_color=preserve_color, style_size=style_size),
         target=target,
         window=window,
         halo=halo,
@@ -193,6 +216,34 @@ def styles_command(
     _print({"styles": [dataclasses.asdict(card) for card in cards]} if as_json else styles_text(cards))
 
 
+@app.command("networks")
+def networks_command(as_json: AsJson = False) -> None:
+    """List the methods: paper, files wanted, licence, style image or not, stride and halo."""
+    from urst_tiles.networks.catalogue import describe_methods
+    from urst_tiles.reports import networks_text
+
+    found = describe_methods()
+    _print({"networks": [entry.to_json() for entry in found]} if as_json else networks_text(found))
+
+
+@app.command("convert-weights")
+def convert_weights_command(
+    method: Annotated[str, typer.Argument(metavar="METHOD", help="One of 'urst-tiles networks'.")],
+    files: Annotated[
+        list[Path], typer.Argument(metavar="FILES... OUT", help="Published files or folder; result last.")
+    ],
+    half: Annotated[bool, typer.Option("--half", help="Store float16: half the size.")] = False,
+) -> None:
+    """Write published weights as one safetensors file that --weights takes by itself."""
+    from urst_tiles.networks import convert_weights
+
+    *given, out = files
+    if not given or out.suffix != ".safetensors":
+        raise InputError("give the published files or their folder, then the result: a name ending in .safetensors")
+    convert_weights(method, given, out, half=half)
+    _print(f"{out}  {out.stat().st_size / 1e6:.1f} MB, for --network {method} --weights {out}")
+
+
 app.command("train")(train_command)
 
 
@@ -202,8 +253,8 @@ def demo_command(
         "urst-demo"
     ),
     megapixels: Annotated[float, typer.Option("--megapixels", help="Size of the raster that is made.")] = 4.0,
-    weights: Weights = None,
-    style: Style = None,
+    weights: Annotated[Path | None, typer.Option("--weights", help="A Johnson network's weights file.")] = None,
+    style: Annotated[str | None, typer.Option("--style", help="A shipped style.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make a raster, stylize it and write a preview PNG to look at."""
@@ -259,16 +310,34 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())
 
 
-def _network(network: str | None, weights: Path | None, style: str | None) -> Any:
+def _network(
+    network: str | None,
+    weights: list[Path] | None,
+    style: list[str] | None,
+    alpha: float,
+    *,
+    preserve_color: bool,
+    style_size: int,
+) -> Any:
     from urst_tiles.networks import load_network
+    from urst_tiles.networks.styling import parse_style
     from urst_tiles.styles import load_style
 
-    if style is not None and network is None and weights is None:
-        return load_style(style)
-    if network is not None and style is None:
-        return load_network(network, weights)
+    if network is not None:
+        return load_network(
+            network,
+            weights or None,
+            style=[parse_style(text) for text in style] if style else None,
+            alpha=alpha,
+            preserve_color=preserve_color,
+            style_size=style_size,
+        )
+    if style and len(style) == 1 and not weights:
+        if alpha != 1.0 or preserve_color:
+            raise InputError("--alpha and --preserve-color are for networks that take a style image (--network)")
+        return load_style(style[0])
     raise InputError(
-        "give a network and its weights (--network johnson --weights FILE) or a shipped style (--style NAME)"
+        "give a network and its weights (--network johnson --weights FILE) or one shipped style (--style NAME)"
     )
 
 

@@ -13,10 +13,11 @@ from urst_tiles.geometry import TilePlan, Window
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunKeywords, RunOptions
 from urst_tiles.planning import plan_run
-from urst_tiles.shards import run_tiles, to_rgb
+from urst_tiles.running import freeze_for
+from urst_tiles.shards import run_tiles
 from urst_tiles.sources import open_source
 from urst_tiles.sources.base import Pixels, Source
-from urst_tiles.statistics import Statistics, collect_statistics
+from urst_tiles.statistics import Statistics
 
 if TYPE_CHECKING:
     import dask.array
@@ -50,9 +51,8 @@ def stylize_array(
     wanted = RunOptions(**options)
     raster = open_source(source)
     tiles = plan_run(raster, network, wanted, target=None, time_it=False).tiles
-    if statistics is None:
-        statistics = collect_statistics(network, to_rgb(raster.thumbnail(wanted.thumbnail), raster.info))
-    runner = _BlockRunner(raster, network.freeze(statistics), tiles, wanted.device, wanted.precision)
+    frozen, _ = freeze_for(raster, network, statistics, wanted.thumbnail)
+    runner = _BlockRunner(raster, frozen, tiles, wanted.device, wanted.precision)
     region, bands = tiles.region, 3 + raster.info.alpha
     lazy: dask.array.Array = da.map_blocks(
         runner,

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.memory import MemoryPart, format_bytes
+from urst_tiles.networks.catalogue import MethodFacts
 from urst_tiles.planning import RunPlan
 from urst_tiles.runs import read_run
 from urst_tiles.sources import open_source
 from urst_tiles.styles import DEFAULT_STYLE, StyleCard
 from urst_tiles.stylizing import RunReport
 
-__all__ = ["describe", "format_seconds", "info_text", "plan_text", "run_report_text", "styles_text"]
+__all__ = ["describe", "format_seconds", "info_text", "networks_text", "plan_text", "run_report_text", "styles_text"]
 
 
 def plan_text(plan: RunPlan) -> str:
@@ -142,6 +143,25 @@ def _notes(notes: Iterable[str]) -> list[str]:
 
 def _bands(colour: str, *, alpha: bool) -> str:
     return {"grey": "grey", "rgb": "RGB"}[colour] + (" and alpha" if alpha else "")
+
+
+def networks_text(methods: Sequence[MethodFacts]) -> str:
+    """The methods, a paragraph each."""
+    return "\n\n".join(_method_text(method) for method in methods)
+
+
+def _method_text(method: MethodFacts) -> str:
+    style = "a style image (--style FILE)" + (", --alpha" if method.alpha else "") if method.style_image else ""
+    facts = [
+        ("paper", method.paper),
+        ("takes", style),
+        ("weights", method.files),
+        ("from", method.published),
+        ("licence", method.licence),
+        ("tiles", f"stride {method.stride}, halo {method.halo} px, {method.norms} norm layers"),
+    ]
+    lines = [f"{method.name:<14} {method.summary}"]
+    return "\n".join([*lines, *(f"  {name:<12} {text}" for name, text in facts if text)])
 
 
 def _megapixels(pixels: int) -> str:

@@ -31,7 +31,7 @@ from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Run", "begin", "make_pyramid", "make_record", "make_shards", "teller"]
+__all__ = ["Run", "begin", "freeze_for", "make_pyramid", "make_record", "make_shards", "teller"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +95,27 @@ def begin(
             folder.spool.mkdir(exist_ok=True)
             readable = spool(source, folder.spool)
         if resume:
-            used = Statistics.load(folder.statistics)
+            statistics = Statistics.load(folder.statistics)
         else:
             tell(PhaseStarted("statistics"))
-            used = statistics if statistics is not None else _statistics(readable, network, options)
-        frozen = network.freeze(used)
+        frozen, used = freeze_for(readable, network, statistics, options.thumbnail)
         store = _store(folder, source, plan, record, used, resume=resume)
     return Run(readable, plan, options, folder, record, frozen, used, store, resume)
+
+
+def freeze_for(
+    source: Source, network: StyleNetwork, statistics: Statistics | None, short_side: int
+) -> tuple[FrozenNetwork, Statistics]:
+    """The network frozen for a raster, and the statistics used: those given, or its thumbnail's.
+
+    The thumbnail, of ``short_side`` pixels, is read only where something is to be learnt from it.
+    """
+    if network.wants_content or statistics is None:
+        thumbnail = to_rgb(source.thumbnail(short_side), source.info)
+        network = network.for_content(thumbnail)
+        if statistics is None:
+            statistics = collect_statistics(network, thumbnail)
+    return network.freeze(statistics), statistics
 
 
 def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback) -> list[ShardReport]:
@@ -173,11 +187,6 @@ def teller(callbacks: Sequence[Callback]) -> Callback:
                 callback(event)
 
     return tell
-
-
-def _statistics(source: Source, network: StyleNetwork, options: RunOptions) -> Statistics:
-    thumbnail = source.thumbnail(options.thumbnail)
-    return collect_statistics(network, to_rgb(thumbnail, source.info))
 
 
 def _store(

@@ -22,7 +22,7 @@ def identity_network() -> StyleNetwork:
 
 
 METHOD = Method(
-    paper="none",
+    paper="",
     summary="copies the image",
     read=lambda _files: {},
     build=lambda _state, _styling: identity_network(),
