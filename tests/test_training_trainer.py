@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from tests.training_support import photo_folder, save_vgg, tiny_config, write_ph
 from urst_tiles.errors import InputError, NetworkError, RunMismatchError
 from urst_tiles.networks import load_network
 from urst_tiles.networks.johnson import JohnsonNetwork
-from urst_tiles.styles import load_style
+from urst_tiles.styles import StyleCard, load_style
 from urst_tiles.training.checkpoints import load_checkpoint
 from urst_tiles.training.config import LossWeights, TrainingConfig
 from urst_tiles.training.data import Batch, CropSampler, PhotoFolder
@@ -159,18 +159,25 @@ class Brittle:
     """A recipe whose loss is not finite at some steps."""
 
     name = "brittle"
+    stroke_layer = "none"
 
     def __init__(self, broken: set[int]) -> None:
         self.network: nn.Module = nn.Conv2d(3, 3, 1)
         self.broken, self.calls = broken, 0
 
-    def prepare(self, batches: list[Batch]) -> dict[str, float]:
-        return {"batches": float(len(batches))}
+    def prepare(self, batches: Iterable[Batch]) -> dict[str, float]:
+        return {"batches": float(len(list(batches)))}
 
     def terms(self, batch: Batch, constants: Mapping[str, float], *, stroke: bool) -> dict[str, Tensor]:
         self.calls += 1
         loss = self.network(batch.thumbnail).square().mean()
         return {"style": loss * float("nan") if self.calls in self.broken else loss}
+
+    def preview(self, photo: Tensor, style: Tensor | None) -> list[Tensor]:
+        raise NotImplementedError
+
+    def save(self, path: Path, card: StyleCard | None) -> None:
+        raise NotImplementedError
 
 
 def brittle_trainer(workshop: Workshop, recipe: Brittle, config: TrainingConfig) -> Trainer:

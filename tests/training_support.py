@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support import picture
+from urst_tiles.networks.vgg import encoder_positions
 from urst_tiles.training.config import LossWeights, TrainingConfig
 from urst_tiles.training.vgg import LossNetwork
 
@@ -43,6 +44,26 @@ def save_vgg(path: Path, layers: int = len(CHANNELS), names: str = "features") -
     return path
 
 
+def save_encoder(path: Path, layers: int = 5, spelling: str = "places", seed: int = 3) -> Path:
+    """A random encoder of style transfer, features of the order of 1, under one of the names that files use."""
+    generator = torch.Generator().manual_seed(seed)
+    widths = (*CHANNELS, 8, 8, 8)[:layers]
+    numbers = ("0", "11", "12", "21", "22", "31", "32", "33", "34", "41", "42", "43", "44")
+    names = {
+        "places": encoder_positions(layers),
+        "conv11": [f"conv{number}" for number in numbers[: layers + 1]],
+        "conv1": [f"conv{number}" for number in range(1, layers + 2)],
+    }[spelling]
+    state, inputs = {f"{names[0]}.weight": 3 * torch.eye(3)[:, :, None, None], f"{names[0]}.bias": -torch.ones(3)}, 3
+    for name, outputs in zip(names[1:], widths, strict=True):
+        spread = (2 / (9 * inputs)) ** 0.5
+        state[f"{name}.weight"] = torch.randn(outputs, inputs, 3, 3, generator=generator) * spread
+        state[f"{name}.bias"] = torch.rand(outputs, generator=generator) * 0.3
+        inputs = outputs
+    torch.save(state, path)
+    return path
+
+
 def photo_folder(folder: Path, count: int = 3, side: int = 96) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(count):
@@ -72,3 +93,19 @@ def tiny_config(**changes: object) -> TrainingConfig:
         "weights": LossWeights(),
     }
     return TrainingConfig(**{**settings, **changes})  # type: ignore[arg-type]
+
+
+def tiny_decoder_config(method: str, **changes: object) -> TrainingConfig:
+    settings: dict[str, object] = {
+        "steps": 20,
+        "batch": 1,
+        "crop": 64,
+        "style_size": 64,
+        "learning_rate": 5e-3,
+        "hold_out": 1,
+        "device": "cpu",
+        "precision": "float32",
+        "checkpoint_every": 10,
+        "preview_every": 0,
+    }
+    return TrainingConfig.of(method, **{**settings, **changes})

@@ -14,7 +14,18 @@ import numpy as np
 from torch import Tensor
 
 from urst_tiles.errors import InputError, NetworkError
-from urst_tiles.networks import identity, johnson
+from urst_tiles.networks import (
+    adain,
+    collaborative,
+    cyclegan,
+    identity,
+    johnson,
+    linear_wct,
+    microast,
+    msgnet,
+    multimodal,
+    wct,
+)
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork, StyleNetwork
 from urst_tiles.networks.checkpoints import load_state_dict, read_metadata, state_dict_hash
 from urst_tiles.networks.footprint import multiply_adds, parameter_bytes, peak_activation_bytes
@@ -47,8 +58,16 @@ __all__ = [
 
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
+        "adain": adain.METHOD,
+        "collaborative": collaborative.METHOD,
+        "cyclegan": cyclegan.METHOD,
         "identity": identity.METHOD,
         "johnson": johnson.METHOD,
+        "linear-wct": linear_wct.METHOD,
+        "microast": microast.METHOD,
+        "msgnet": msgnet.METHOD,
+        "multimodal": multimodal.METHOD,
+        "wct": wct.METHOD,
     }
 )
 """Every method there is, by name."""

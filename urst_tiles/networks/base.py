@@ -32,8 +32,9 @@ __all__ = ["AnySizeNetwork", "FrozenNetwork", "StyleNetwork"]
 class AnySizeNetwork(nn.Module):
     """A module that wants multiples of ``stride`` no smaller than ``minimum``, made to take any size.
 
-    ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped
-    to [0, 1]. Where a side does not fit, reflected pixels are added on the far edge (right, bottom) and cropped off
+    ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped to [0, 1]
+    and finite: the statistics of a blank thumbnail amplify so much, layer by layer, that deep networks overflow, and
+    what is no number then is grey. Where a side does not fit, reflected pixels are added on the far edge (right, bottom) and cropped off
     again, so that pixel (0, 0) stays where the network's grid begins.
     """
 
@@ -53,7 +54,7 @@ class AnySizeNetwork(nn.Module):
         height, width = x.shape[-2:]
         x = extend(x, self._side(height), self._side(width))
         y: Tensor = self.module(x)
-        return y[..., :height, :width].clamp(0.0, 1.0)
+        return y[..., :height, :width].clamp(0.0, 1.0).nan_to_num_(nan=0.5)
 
     def _side(self, length: int) -> int:
         return max(round_up(length, self.stride), self.minimum)

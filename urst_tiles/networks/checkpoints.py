@@ -1,7 +1,7 @@
 """Reading weights: tensors by name from a file, and nothing else. No code in a file is ever run.
 
-Files come as PyTorch's zip format, its older pickle format, or safetensors; a state dict may be wrapped
-({"state_dict": …}).
+Files come as PyTorch's zip format, its older pickle format, safetensors or Torch7's binary format; a state dict may be
+wrapped ({"state_dict": …}).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from urst_tiles.errors import NetworkError
+from urst_tiles.networks.torch7 import looks_like_torch7, read_torch7
 
 __all__ = ["LARGEST_FILE", "load_state_dict", "read_metadata", "state_dict_hash"]
 
@@ -42,7 +43,10 @@ def load_state_dict(path: str | Path) -> dict[str, Tensor]:
     with path.open("rb") as file:
         head = file.read(_SMALLEST_PICKLE)
     _refuse_text(path, head, size)
-    loaded = _safetensors(path) if _is_safetensors(head, size) else _pickled(path)
+    if looks_like_torch7(head):
+        loaded: object = read_torch7(path)
+    else:
+        loaded = _safetensors(path) if _is_safetensors(head, size) else _pickled(path)
     state = _unwrap(loaded)
     if not state:
         raise NetworkError(f"{path} holds no weights: a {type(loaded).__name__} without named tensors")

@@ -118,9 +118,10 @@ class Covariance(Moments):
         mean = torch.tensor(Moments.of(x).mean, device=x.device)
         channels, count = x.shape[1], x.numel() // x.shape[1]
         comoment = torch.zeros(channels, channels, dtype=torch.float64, device=x.device)
-        for image in x:
-            for part in torch.split(image.reshape(channels, -1), max(1, _CHUNK // channels), dim=1):
-                deviation = part.double() - mean[:, None]
+        # Some rows at a time: a map that is channels last would be copied as a whole by a reshape.
+        for rows in torch.split(x, max(1, _CHUNK // (channels * x.shape[3])), dim=2):
+            for part in rows:
+                deviation = part.reshape(channels, -1).double() - mean[:, None]
                 comoment.addmm_(deviation, deviation.T)
         comoment = (comoment + comoment.T) / 2
         return cls(count, mean.cpu().numpy(), comoment.diagonal().cpu().numpy(), comoment.cpu().numpy())

@@ -43,7 +43,14 @@ class TrainingState:
 
     def check(self, config: dict[str, Any], facts: dict[str, str]) -> None:
         """Raises RunMismatchError where another training is asked for than the one that was saved."""
-        there, asked = {**_flat(self.config), **self.facts}, {**_flat(config), **facts}
+        # Before there were several methods a checkpoint did not say its own.
+        there = {"method": "johnson", **_flat(self.config), **self.facts}
+        asked = {"method": "johnson", **_flat(config), **facts}
+        if there["method"] != asked["method"]:
+            raise RunMismatchError(
+                f"the checkpoint belongs to a training of method {there['method']!r}, not {asked['method']!r}. "
+                "Ask for the same method to go on, or start anew without --resume"
+            )
         differences = [
             f"{name}: {there.get(name)} → {asked.get(name)}"
             for name in sorted(there.keys() | asked.keys())

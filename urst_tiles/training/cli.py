@@ -1,42 +1,91 @@
 # ruff: noqa: FBT002  (options of the command line)
-"""``urst-tiles train``: arguments in, train_style(), a report out."""
+"""``urst-tiles train``: arguments in, train_style(), a report out.
+
+Defaults are those of method johnson. Options that were not typed are left to the method asked for.
+"""
 
 from __future__ import annotations
 
 import json
 import shlex
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import typer
 
-from urst_tiles.training.config import LossWeights, TrainingConfig
+from urst_tiles.errors import InputError
+from urst_tiles.training.config import LossWeights, TrainedMethod, TrainingConfig
 
 __all__ = ["train_command"]
 
 _DEFAULTS = TrainingConfig()
 _WEIGHTS = LossWeights()
 
+_ONE_PAINTING = (
+    *("vgg_pixels", "width", "style_median", "tone_weight", "grain_weight", "flatness_weight"),
+    *("title", "painter", "year", "licence"),
+)
+"""Options that mean something to johnson only."""
+
+
+def _default(name: str) -> str:
+    """The defaults of all methods, for the help: "4000; adain 160000; linear-wct 100000"."""
+    configs = {method: TrainingConfig.of(method) for method in get_args(TrainedMethod)}
+    values = {method: getattr(config, name, None) for method, config in configs.items()}
+    if name in LossWeights.__dataclass_fields__:
+        values = {method: getattr(config.weights, name) for method, config in configs.items()}
+    first, *others = values.items()
+    return "; ".join([f"{first[1]}", *(f"{method} {value}" for method, value in others if value != first[1])])
+
 
 def train_command(
+    context: typer.Context,
     photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="Folder of photos, any format, any size.")],
-    painting: Annotated[Path, typer.Argument(metavar="PAINTING", help="The style: one picture.")],
+    painting: Annotated[
+        Path, typer.Argument(metavar="PAINTING", help="The style: one picture; for adain and linear-wct also a folder.")
+    ],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="NAME.safetensors; NAME.json becomes its card.")],
-    vgg: Annotated[Path, typer.Option("--vgg", help="VGG19 weights: torchvision's file, or one converted from Caffe.")],
+    method: Annotated[
+        TrainedMethod,
+        typer.Option("--method", help="johnson: a network for one painting; the others: a decoder for any style."),
+    ] = _DEFAULTS.method,
+    vgg: Annotated[
+        Path | None,
+        typer.Option("--vgg", help="johnson: VGG19 weights, torchvision's file, or one converted from Caffe."),
+    ] = None,
+    encoder: Annotated[
+        Path | None,
+        typer.Option(
+            "--encoder",
+            help="adain, linear-wct: VGG weights, vgg_normalised.pth or another. The decoder begins at the deepest of "
+            "relu4_1, relu3_1, relu2_1 in it.",
+        ),
+    ] = None,
     vgg_pixels: Annotated[
         Literal["auto", "torchvision", "caffe"], typer.Option("--vgg-pixels", help="What the VGG19 was trained with.")
     ] = "auto",
     width: Annotated[
         int, typer.Option("--width", help="Channels of the network at full resolution.")
     ] = _DEFAULTS.width,
-    steps: Annotated[int, typer.Option("--steps", help="Steps in all.")] = _DEFAULTS.steps,
-    batch: Annotated[int, typer.Option("--batch", help="Crops a step.")] = _DEFAULTS.batch,
+    steps: Annotated[
+        int, typer.Option("--steps", help="Steps in all.", show_default=_default("steps"))
+    ] = _DEFAULTS.steps,
+    batch: Annotated[
+        int, typer.Option("--batch", help="Crops a step.", show_default=_default("batch"))
+    ] = _DEFAULTS.batch,
     crop: Annotated[
         int, typer.Option("--crop", help="Side of a crop in px; thumbnail and patch have half.")
     ] = _DEFAULTS.crop,
     style_size: Annotated[
-        int, typer.Option("--style-size", help="Short side in px of the painting: larger, larger strokes.")
+        int,
+        typer.Option(
+            "--style-size",
+            help="Short side in px of paintings: larger, larger strokes.",
+            show_default=_default("style_size"),
+        ),
     ] = _DEFAULTS.style_size,
     style_median: Annotated[
         int, typer.Option("--style-median", help="Window in px, odd, that takes speckle out of the painting; 1: none.")
@@ -47,8 +96,10 @@ def train_command(
     stroke_layer: Annotated[
         str, typer.Option("--stroke-layer", help="relu4_1 or another; auto: relu4_1 or the deepest there is.")
     ] = _DEFAULTS.stroke_layer,
-    style_weight: Annotated[float, typer.Option("--style-weight")] = _WEIGHTS.style,
-    content_weight: Annotated[float, typer.Option("--content-weight")] = _WEIGHTS.content,
+    style_weight: Annotated[float, typer.Option("--style-weight", show_default=_default("style"))] = _WEIGHTS.style,
+    content_weight: Annotated[
+        float, typer.Option("--content-weight", show_default=_default("content"))
+    ] = _WEIGHTS.content,
     tone_weight: Annotated[float, typer.Option("--tone-weight", help="Of the painting's palette.")] = _WEIGHTS.tone,
     grain_weight: Annotated[
         float, typer.Option("--grain-weight", help="Of detail being as strong as the painting's.")
@@ -56,12 +107,20 @@ def train_command(
     flatness_weight: Annotated[
         float, typer.Option("--flatness-weight", help="Against places without strokes.")
     ] = _WEIGHTS.flatness,
-    learning_rate: Annotated[float, typer.Option("--learning-rate")] = _DEFAULTS.learning_rate,
+    learning_rate: Annotated[
+        float, typer.Option("--learning-rate", show_default=_default("learning_rate"))
+    ] = _DEFAULTS.learning_rate,
     schedule: Annotated[
         Literal["cosine", "inverse", "constant"],
-        typer.Option("--schedule", help="Of the learning rate; inverse: rate / (1 + decay x step)."),
+        typer.Option(
+            "--schedule",
+            help="Of the learning rate; inverse: rate / (1 + decay x step).",
+            show_default=_default("schedule"),
+        ),
     ] = _DEFAULTS.schedule,
-    decay: Annotated[float, typer.Option("--decay", help="Of schedule inverse.")] = _DEFAULTS.decay,
+    decay: Annotated[
+        float, typer.Option("--decay", help="Of schedule inverse.", show_default=_default("decay"))
+    ] = _DEFAULTS.decay,
     start: Annotated[
         Path | None, typer.Option("--start", help="Begin with this trained style: much quicker than from nothing.")
     ] = None,
@@ -75,7 +134,12 @@ def train_command(
         Literal["auto", "float32", "bfloat16"], typer.Option("--precision", help="Of the arithmetic.")
     ] = _DEFAULTS.precision,
     preview_every: Annotated[
-        int, typer.Option("--preview-every", help="Steps between pictures in NAME.training/; 0: none.")
+        int,
+        typer.Option(
+            "--preview-every",
+            help="Steps between pictures in NAME.training/; 0: none.",
+            show_default=_default("preview_every"),
+        ),
     ] = _DEFAULTS.preview_every,
     checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps.")] = _DEFAULTS.checkpoint_every,
     title: Annotated[str, typer.Option("--title", help="Of the painting, for the card.")] = "",
@@ -88,46 +152,50 @@ def train_command(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")] = False,
 ) -> None:
-    """Train a network for one painting, with the stroke perceptual loss. Ctrl-C and --resume go on later."""
+    """Train a network for one painting, or a decoder for any, with the stroke perceptual loss. Ctrl-C and --resume go
+    on later."""
     from urst_tiles.styles import StyleCard
     from urst_tiles.training.progress import TrainingProgress, board
     from urst_tiles.training.styles import train_style
 
-    weights = LossWeights(
-        style=style_weight,
-        content=content_weight,
-        stroke=stroke,
-        tone=tone_weight,
-        grain=grain_weight,
-        flatness=flatness_weight,
-    )
-    config = TrainingConfig(
-        steps=steps,
-        batch=batch,
-        crop=crop,
-        style_size=style_size,
-        style_median=style_median,
-        width=width,
-        weights=weights,
-        stroke_layer=stroke_layer,
-        learning_rate=learning_rate,
-        schedule=schedule,
-        decay=decay,
-        hold_out=hold_out,
-        seed=seed,
-        device=device,
-        precision=precision,
-        preview_every=preview_every,
-        checkpoint_every=checkpoint_every,
-    )
-    card = StyleCard(
-        name=out.stem,
-        title=title or painting.stem,
-        painter=painter,
-        year=year,
-        weights_licence=licence,
-        command=shlex.join(["urst-tiles", *sys.argv[1:]]),
-    )
+    typed = _typed(context)
+    settings = {
+        "steps": steps,
+        "batch": batch,
+        "crop": crop,
+        "style_size": style_size,
+        "style_median": style_median,
+        "width": width,
+        "stroke_layer": stroke_layer,
+        "learning_rate": learning_rate,
+        "schedule": schedule,
+        "decay": decay,
+        "hold_out": hold_out,
+        "seed": seed,
+        "device": device,
+        "precision": precision,
+        "preview_every": preview_every,
+        "checkpoint_every": checkpoint_every,
+    }
+    weights = {
+        "stroke": stroke,
+        "style_weight": style_weight,
+        "content_weight": content_weight,
+        "tone_weight": tone_weight,
+        "grain_weight": grain_weight,
+        "flatness_weight": flatness_weight,
+    }
+    config = _config(method, typed, settings, weights)
+    card = None
+    if not config.any_style:
+        card = StyleCard(
+            name=out.stem,
+            title=title or painting.stem,
+            painter=painter,
+            year=year,
+            weights_licence=licence,
+            command=shlex.join(["urst-tiles", *sys.argv[1:]]),
+        )
     place = out.with_suffix(".training")
     with TrainingProgress(quiet=quiet) as bar, board(place if tensorboard else None) as to_board:
         report = train_style(
@@ -135,6 +203,7 @@ def train_command(
             painting,
             out,
             vgg=vgg,
+            encoder=encoder,
             pixels=vgg_pixels,
             config=config,
             card=card,
@@ -143,3 +212,24 @@ def train_command(
             callbacks=(bar, to_board),
         )
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else report.text())
+
+
+def _typed(context: typer.Context) -> set[str]:
+    """Names of the options that the user gave."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
+
+
+def _config(method: str, typed: set[str], settings: Mapping[str, Any], weights: Mapping[str, float]) -> TrainingConfig:
+    """The method's own settings, with what was typed."""
+    config = TrainingConfig.of(method)
+    strange = [name for name in _ONE_PAINTING if name in typed]
+    if config.any_style and strange:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in strange)
+        raise InputError(f"method {method!r} takes no {options}: that is of method 'johnson'")
+    changed = {name.removesuffix("_weight"): value for name, value in weights.items() if name in typed}
+    return TrainingConfig.of(
+        method,
+        **{name: value for name, value in settings.items() if name in typed},
+        weights=replace(config.weights, **changed),
+    )

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 from urst_tiles.errors import InputError
 
-__all__ = ["LossWeights", "TrainingConfig"]
+__all__ = ["LossWeights", "TrainedMethod", "TrainingConfig"]
+
+TrainedMethod = Literal["johnson", "adain", "linear-wct"]
+"""What can be trained: a network for one painting, or the decoder of a method for any style."""
 
 Schedule = Literal["cosine", "inverse", "constant"]
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -16,8 +20,8 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 @dataclass(frozen=True, slots=True)
 class LossWeights:
-    """What each term counts. Terms are divided so that each is of the order of 1 for a bad picture; 0 leaves one
-    out."""
+    """What each term counts; 0 leaves one out. Johnson's are divided so that each is of the order of 1 for a bad
+    picture. AdaIN and LinearWCT have style, content and stroke, as published."""
 
     style: float = 20.0
     content: float = 1.5
@@ -36,15 +40,18 @@ class LossWeights:
 
 @dataclass(frozen=True, slots=True)
 class TrainingConfig:
-    """Raises InputError when a value is out of range."""
+    """The defaults are Johnson's; :meth:`of` gives each method its own. Raises InputError when a value is out of
+    range."""
 
+    method: TrainedMethod = "johnson"
     steps: int = 4000
     batch: int = 2
     # crops a step
     crop: int = 512
     # side in pixels of what is cut from a photo; thumbnail and patch have half of it
     style_size: int = 896
-    # short side in pixels that the painting is shrunk to: strokes come out as large as they are there
+    # short side in pixels that the painting is shrunk to: strokes come out as large as they are there. Of methods for
+    # any style: what crops of paintings are cut at; these are then shrunk to the thumbnail's side
     style_median: int = 3
     # side in pixels, odd, of a median filter of the scaled painting: takes speckle out of a reproduction; 1: none
     width: int = 16
@@ -53,7 +60,7 @@ class TrainingConfig:
     # residual blocks
     weights: LossWeights = field(default_factory=LossWeights)
     stroke_layer: str = "auto"
-    # relu4_1, or the loss network's deepest layer where it ends before
+    # relu4_1, or the loss network's deepest layer where it ends before; of methods for any style the encoder's deepest
     learning_rate: float = 2e-3
     schedule: Schedule = "cosine"
     warmup: int = 50
@@ -61,7 +68,7 @@ class TrainingConfig:
     decay: float = 5e-5
     # of schedule "inverse": rate / (1 + decay · step)
     clip: float = 5.0
-    # largest norm of the gradient
+    # largest norm of the gradient; inf leaves it as it is
     noise: float = 0.02
     # standard deviation of noise added to crops: flat places need something that strokes can grow from
     hold_out: int = 4
@@ -75,6 +82,13 @@ class TrainingConfig:
     preview_every: int = 100
     # steps; 0: none
 
+    @classmethod
+    def of(cls, method: str, **changes: Any) -> Self:
+        """The published settings of a method, with changes."""
+        if method not in _DEFAULTS:
+            raise InputError(f"method {method!r} cannot be trained; there are {', '.join(_DEFAULTS)}")
+        return cls(**{"method": method, **_DEFAULTS[method], **changes})
+
     def __post_init__(self) -> None:
         least = {"steps": 1, "batch": 1, "crop": 64, "style_size": 64, "style_median": 1, "width": 4, "blocks": 1}
         least |= {"hold_out": 0, "seed": 0, "warmup": 0, "checkpoint_every": 1, "preview_every": 0}
@@ -87,10 +101,17 @@ class TrainingConfig:
         if self.style_median % 2 == 0:
             raise InputError(f"style_median must be odd, so that a window has a middle, not {self.style_median}")
         for name in ("learning_rate", "clip", "decay", "noise"):
-            _check_number(name, getattr(self, name), zero=name in ("decay", "noise"))
-        for name, known in (("schedule", get_args(Schedule)), ("precision", get_args(Precision))):
+            if not (name == "clip" and self.clip == math.inf):
+                _check_number(name, getattr(self, name), zero=name in ("decay", "noise"))
+        choices = {"method": TrainedMethod, "schedule": Schedule, "precision": Precision}
+        for name, known in ((name, get_args(choice)) for name, choice in choices.items()):
             if getattr(self, name) not in known:
                 raise InputError(f"{name} {getattr(self, name)!r} is unknown; use {', '.join(known)}")
+
+    @property
+    def any_style(self) -> bool:
+        """Whether the method learns from many paintings and takes its style at run time."""
+        return self.method != "johnson"
 
     @property
     def widths(self) -> tuple[int, int, int]:
@@ -110,6 +131,32 @@ class TrainingConfig:
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
+
+
+_ANY_STYLE: Mapping[str, Any] = {
+    "batch": 8,
+    "style_size": 512,
+    "style_median": 1,
+    "learning_rate": 1e-4,
+    "schedule": "inverse",
+    "warmup": 0,
+    "clip": math.inf,
+    "noise": 0.0,
+    "preview_every": 1000,
+}
+
+
+def _published(style: float) -> LossWeights:
+    return LossWeights(style=style, content=1.0, stroke=1.0, tone=0.0, grain=0.0, flatness=0.0, overshoot=0.0)
+
+
+_DEFAULTS: Mapping[str, Mapping[str, Any]] = {
+    "johnson": {},
+    "adain": {**_ANY_STYLE, "steps": 160_000, "decay": 5e-5, "weights": _published(10.0)},
+    "linear-wct": {**_ANY_STYLE, "steps": 100_000, "decay": 1e-5, "weights": _published(0.02)},
+}
+"""Where a method's settings differ from the fields' own defaults. AAAI 2022, section 4.1, and the code published with
+it."""
 
 
 def _check_number(name: str, value: float, *, zero: bool) -> None:

@@ -6,11 +6,8 @@ with the same crops.
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from urst_tiles.errors import InputError, UrstTilesError
+from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.pictures import read_rgb
+from urst_tiles.training.folders import PaintingFolder, PhotoFolder, PictureFolder
 
-__all__ = ["Batch", "CropSampler", "PhotoFolder"]
+__all__ = ["Batch", "CropSampler", "PhotoFolder", "StyleSampler"]
 
 FLAT = 0.01
 """Standard deviation of brightness, of 0 to 1, under which a crop is left out.
@@ -34,10 +31,6 @@ LARGEST_SCALE = 3.0
 """Photos are seen at most this much smaller than they are."""
 
 _TRIES = 200
-_IGNORED = {".txt", ".tsv", ".csv", ".md", ".json", ".xml", ".html", ".py", ".zip", ".yaml", ".yml"}
-"""Files that stand beside photos and are none; everything else is tried."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,93 +43,12 @@ class Batch:
     # (N, 3, crop/2, crop/2) float32 in [0, 1]: cut from the crops
     place: Window
     # of the patch inside the crop, the same in the whole batch, at even pixels
+    style: Tensor | None = None
+    # (N, 3, crop/2, crop/2) float32 in [0, 1]: crops of paintings, for methods that take any style
 
     def to(self, device: torch.device) -> Batch:
-        return Batch(self.thumbnail.to(device), self.patch.to(device), self.place)
-
-
-class PhotoFolder:
-    """The photos of a folder, decoded when first needed and kept while ``memory`` bytes last. Not for several threads
-    at once.
-
-    Photos are opened as every other raster is. One that cannot be decoded is left out, with a warning, and counted.
-
-    Parameters:
-        folder: searched with its subfolders.
-        largest: short side in pixels that larger photos are shrunk to when they are read.
-        hold_out: photos kept apart, spread evenly over the sorted names.
-        on_skip: told the path and the reason of each photo left out.
-
-    Raises:
-        InputError: there is no such folder, no file in it, or nothing left to train on.
-    """
-
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        largest: int = 2048,
-        memory: int = 1 << 30,
-        hold_out: int = 0,
-        on_skip: Callable[[Path, str], None] | None = None,
-    ) -> None:
-        self.folder = Path(folder)
-        paths = self._files()
-        if len(paths) <= hold_out:
-            raise InputError(
-                f"{self.folder} has {len(paths)} photos, and {hold_out} are to be held out: nothing is left to "
-                "train on. Hold out fewer or add photos"
-            )
-        apart = {int((i + 0.5) * len(paths) / hold_out) for i in range(hold_out)}
-        self.held_out = tuple(path for i, path in enumerate(paths) if i in apart)
-        self.paths = tuple(path for i, path in enumerate(paths) if i not in apart)
-        self._largest, self._memory, self._on_skip = largest, memory, on_skip
-        self._kept: OrderedDict[Path, NDArray[np.uint8]] = OrderedDict()
-        self._skipped: dict[Path, str] = {}
-
-    def _files(self) -> list[Path]:
-        if not self.folder.is_dir():
-            raise InputError(f"{self.folder} is no folder; give the folder that the photos for training stand in")
-        files = sorted(
-            path
-            for path in self.folder.rglob("*")
-            if path.is_file() and not path.name.startswith(".") and path.suffix.lower() not in _IGNORED
-        )
-        if not files:
-            raise InputError(f"{self.folder} holds no photos; put the photos to train on there")
-        return files
-
-    @property
-    def skipped(self) -> dict[Path, str]:
-        """Photos that could not be decoded so far, and why."""
-        return dict(self._skipped)
-
-    def read(self, path: Path) -> NDArray[np.uint8] | None:
-        """(height, width, 3), or None where the photo cannot be decoded."""
-        if path in self._skipped:
-            return None
-        if path in self._kept:
-            self._kept.move_to_end(path)
-            return self._kept[path]
-        try:
-            pixels = read_rgb(path, self._largest)
-        except UrstTilesError as error:
-            self._skip(path, str(error))
-            return None
-        self._kept[path] = pixels
-        while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > self._memory:
-            self._kept.popitem(last=False)
-        return pixels
-
-    def _skip(self, path: Path, reason: str) -> None:
-        self._skipped[path] = reason
-        _log.warning("photo %s is left out: %s", path, reason)
-        if self._on_skip is not None:
-            self._on_skip(path, reason)
-        if len(self._skipped.keys() & set(self.paths)) == len(self.paths):
-            raise InputError(
-                f"none of the {len(self.paths)} photos in {self.folder} can be decoded; the last one: {reason}"
-            )
+        style = None if self.style is None else self.style.to(device)
+        return Batch(self.thumbnail.to(device), self.patch.to(device), self.place, style)
 
 
 class CropSampler:
@@ -145,41 +57,94 @@ class CropSampler:
     Parameters:
         crop: side in pixels, a multiple of 8.
         noise: standard deviation of the noise added, of values in [0, 1].
+        styles: gives each batch its crops of paintings, for methods that take any style.
     """
 
-    def __init__(self, photos: PhotoFolder, *, crop: int, batch: int, seed: int, noise: float = 0.0) -> None:
+    def __init__(
+        self,
+        photos: PhotoFolder,
+        *,
+        crop: int,
+        batch: int,
+        seed: int,
+        noise: float = 0.0,
+        styles: StyleSampler | None = None,
+    ) -> None:
         self._photos, self._crop, self._batch, self._seed, self._noise = photos, crop, batch, seed, noise
+        self._styles = styles
 
     def batch(self, step: int) -> Batch:
-        """The crops of a step: the same for the same seed, step and photos.
+        """The crops of a step: the same for the same seed, step and pictures.
 
         Raises:
-            InputError: no photo has a crop that is not flat.
+            InputError: no photo, or no painting, has a crop that is not flat.
         """
         random = np.random.default_rng((self._seed, step))
-        crops = torch.cat([self._one(random) for _ in range(self._batch)])
+        crops = torch.cat([_drawn(self._photos, random, self._crop_at) for _ in range(self._batch)])
         if self._noise:
             # Its strength varies, so that smooth photos and grainy ones both are usual.
             level = self._noise * random.random()
             crops = crops + torch.from_numpy(random.standard_normal(crops.shape, dtype=np.float32)) * level
         half = self._crop // 2
         place = Window(2 * int(random.integers(half // 2 + 1)), 2 * int(random.integers(half // 2 + 1)), half, half)
-        return split(crops.clamp(0, 1), place)
+        batch = split(crops.clamp(0, 1), place)
+        return batch if self._styles is None else replace(batch, style=self._styles.batch(step))
 
-    def _one(self, random: np.random.Generator) -> Tensor:
-        paths: Sequence[Path] = self._photos.paths
-        for _ in range(_TRIES):
-            path = paths[int(random.integers(len(paths)))]
-            where = random.random(4)
-            pixels = self._photos.read(path)
-            if pixels is None:
-                continue
-            crop = cut(pixels, self._crop, float(where[0]), float(where[1]), float(where[2]))
-            if float(crop.mean(1).std()) >= FLAT:
-                return crop.flip(-1) if where[3] < 0.5 else crop
-        raise InputError(
-            f"no crop with anything on it was found in {_TRIES} tries; the photos in {self._photos.folder} are blank"
-        )
+    def _crop_at(self, pixels: NDArray[np.uint8], where: NDArray[np.float64]) -> Tensor:
+        crop = cut(pixels, self._crop, float(where[0]), float(where[1]), float(where[2]))
+        return crop.flip(-1) if where[3] < 0.5 else crop
+
+
+class StyleSampler:
+    """Random squares of paintings, as large as their short side, shrunk or enlarged to ``side`` px."""
+
+    def __init__(self, paintings: PaintingFolder, *, side: int, batch: int, seed: int) -> None:
+        self._paintings, self._side, self._batch, self._seed = paintings, side, batch, seed
+
+    def batch(self, step: int) -> Tensor:
+        """(N, 3, side, side) float32 in [0, 1]: the same for the same seed, step and paintings.
+
+        Raises:
+            InputError: no painting has a square that is not flat.
+        """
+        # Another stream than that of the photos.
+        random = np.random.default_rng((self._seed, step, 1))
+        return torch.cat([_drawn(self._paintings, random, self._square_at) for _ in range(self._batch)])
+
+    def shown(self, count: int) -> list[Tensor]:
+        """The middles of up to ``count`` held-out paintings, or of others where none are held out: (1, 3, side, side)
+        each."""
+        paintings = self._paintings
+        found = (paintings.read(path) for path in (*paintings.held_out, *paintings.paths))
+        wanted = min(count, len(paintings.held_out) or len(paintings.paths))
+        pictures = (pixels for pixels in found if pixels is not None)
+        return [self._square_at(pixels, np.full(4, 0.5)) for _, pixels in zip(range(wanted), pictures, strict=False)]
+
+    def _square_at(self, pixels: NDArray[np.uint8], where: NDArray[np.float64]) -> Tensor:
+        short = min(pixels.shape[:2])
+        return _scaled(_square(pixels, short, float(where[0]), float(where[1])), self._side)
+
+
+def _drawn(
+    pictures: PictureFolder,
+    random: np.random.Generator,
+    make: Callable[[NDArray[np.uint8], NDArray[np.float64]], Tensor],
+) -> Tensor:
+    """``make(pixels, four numbers in [0, 1))`` of a picture drawn at random; what is flat or unreadable is drawn
+    again."""
+    paths = pictures.paths
+    for _ in range(_TRIES):
+        path = paths[int(random.integers(len(paths)))]
+        where = random.random(4)
+        pixels = pictures.read(path)
+        if pixels is None:
+            continue
+        crop = make(pixels, where)
+        if float(crop.mean(1).std()) >= FLAT:
+            return crop
+    raise InputError(
+        f"no crop with anything on it was found in {_TRIES} tries; the {pictures.noun}s in {pictures.folder} are blank"
+    )
 
 
 def cut(pixels: NDArray[np.uint8], side: int, scale: float, row: float, col: float) -> Tensor:
@@ -191,11 +156,18 @@ def cut(pixels: NDArray[np.uint8], side: int, scale: float, row: float, col: flo
     short = min(pixels.shape[:2])
     most = max(1.0, min(LARGEST_SCALE, short / side))
     # Evenly in the logarithm: twice as small is as far as twice as large.
-    length = min(short, round(side * most**scale))
+    return _scaled(_square(pixels, min(short, round(side * most**scale)), row, col), side)
+
+
+def _square(pixels: NDArray[np.uint8], length: int, row: float, col: float) -> Tensor:
+    """A square of ``length`` px, ``row`` and ``col`` as in :func:`cut`: (1, 3, length, length) in [0, 1]."""
     top, left = int(row * (pixels.shape[0] - length + 1)), int(col * (pixels.shape[1] - length + 1))
     square = torch.from_numpy(pixels[top : top + length, left : left + length].copy())
-    image = square.permute(2, 0, 1)[None].float() / 255
-    if length == side:
+    return square.permute(2, 0, 1)[None].float() / 255
+
+
+def _scaled(image: Tensor, side: int) -> Tensor:
+    if image.shape[-1] == side:
         return image
     return functional.interpolate(image, (side, side), mode="bilinear", antialias=True, align_corners=False).clamp(0, 1)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 __all__ = [
     "CheckpointSaved",
+    "PaintingSkipped",
     "PhotoSkipped",
     "PreviewWritten",
     "StepFinished",
@@ -30,6 +31,10 @@ class TrainingStarted:
     held_out: int
     stroke_layer: str
     precision: str
+    paintings: int = 1
+    held_out_paintings: int = 0
+    decoder: str = ""
+    # the encoder's level that the decoder begins at, for methods that take any style
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +72,14 @@ class PhotoSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class PaintingSkipped:
+    """A painting could not be decoded and is left out."""
+
+    path: Path
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class CheckpointSaved:
     """The training can go on from here."""
 
@@ -82,5 +95,7 @@ class PreviewWritten:
     step: int
 
 
-TrainingEvent = TrainingStarted | StepFinished | StepSkipped | PhotoSkipped | CheckpointSaved | PreviewWritten
+TrainingEvent = (
+    TrainingStarted | StepFinished | StepSkipped | PhotoSkipped | PaintingSkipped | CheckpointSaved | PreviewWritten
+)
 TrainingCallback = Callable[[TrainingEvent], None]

@@ -11,47 +11,36 @@ import imagecodecs
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from urst_tiles.runs import write_atomically
-from urst_tiles.training.normalizing import collecting, normalizing_with
+from urst_tiles.training.recipes import Recipe
 
 __all__ = ["draw_losses", "preview_rows", "write_preview"]
 
 _log = logging.getLogger(__name__)
 
 
-@torch.no_grad()
-def preview_rows(network: nn.Module, photos: Sequence[Tensor]) -> NDArray[np.uint8]:
-    """A row a photo: the photo, the stylised thumbnail, and the middle of the photo stylised at full size.
+def preview_rows(recipe: Recipe, photos: Sequence[Tensor], styles: Sequence[Tensor] = ()) -> NDArray[np.uint8]:
+    """A row a photo, see :meth:`Recipe.preview`; ``styles`` are given to the photos in turn.
 
-    ``photos`` are (1, 3, side, side) float32 in [0, 1], side a multiple of 16. The last column has the thumbnail's
-    statistics: it shows the strokes of a large result. → (rows · side/2, 3 · side/2, 3)
+    → (rows · side/2, pictures · side/2, 3)
     """
     rows = []
-    was_training = network.training
-    network.eval()
-    for photo in photos:
-        half, quarter = photo.shape[-1] // 2, photo.shape[-1] // 4
-        thumbnail = functional.interpolate(photo, scale_factor=0.5, mode="bilinear", align_corners=False)
-        with collecting(network) as moments:
-            small = network(thumbnail)
-        with normalizing_with(network, moments):
-            large = network(photo)[..., quarter : quarter + half, quarter : quarter + half]
-        rows.append(torch.cat([thumbnail, small, large], dim=-1))
-    network.train(was_training)
+    for index, photo in enumerate(photos):
+        style = styles[index % len(styles)] if styles else None
+        rows.append(torch.cat(recipe.preview(photo, style), dim=-1))
     grid = (torch.cat(rows, dim=-2)[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0)
     return np.ascontiguousarray(grid.cpu().numpy())
 
 
-def write_preview(path: Path, network: nn.Module, photos: Sequence[Tensor]) -> None:
+def write_preview(path: Path, recipe: Recipe, photos: Sequence[Tensor], styles: Sequence[Tensor] = ()) -> None:
     """Write :func:`preview_rows` as a PNG.
 
     Raises:
         StoreError: it cannot be written.
     """
-    write_atomically(path, bytes(imagecodecs.png_encode(preview_rows(network, photos))))
+    write_atomically(path, bytes(imagecodecs.png_encode(preview_rows(recipe, photos, styles))))
 
 
 def draw_losses(path: Path, history: Mapping[str, Sequence[float]]) -> bool:

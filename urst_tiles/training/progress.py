@@ -12,6 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from urst_tiles.errors import InputError
 from urst_tiles.training.events import (
+    PaintingSkipped,
     PhotoSkipped,
     StepFinished,
     StepSkipped,
@@ -56,10 +57,7 @@ class TrainingProgress:
         match event:
             case TrainingStarted():
                 self._progress.update(self._task, total=event.steps, completed=event.step)
-                self._console.print(
-                    f"{event.photos} photos, {event.held_out} held out; strokes compared at {event.stroke_layer}; "
-                    f"{event.precision}"
-                )
+                self._console.print(_began(event))
             case StepFinished():
                 parts = ", ".join(f"{name} {value:.3f}" for name, value in event.losses.items())
                 said = f"loss {event.total:.3f} ({parts})"
@@ -70,6 +68,20 @@ class TrainingProgress:
                 self._console.print(f"step {step} skipped: its gradient is not finite ({skipped} so far)")
             case PhotoSkipped(path, reason):
                 self._console.print(f"photo {path} left out: {reason}")
+            case PaintingSkipped(path, reason):
+                self._console.print(f"painting {path} left out: {reason}")
+
+
+def _began(event: TrainingStarted) -> str:
+    any_style = (
+        f"{event.paintings} paintings, {event.held_out_paintings} held out; decoder from {event.decoder}; "
+        if event.decoder
+        else ""
+    )
+    return (
+        f"{event.photos} photos, {event.held_out} held out; {any_style}strokes compared at {event.stroke_layer}; "
+        f"{event.precision}"
+    )
 
 
 @contextmanager

@@ -1,10 +1,11 @@
-"""train_style(): a folder of photos and a painting in, a style out."""
+"""train_style(): a folder of photos and paintings in, a style or a decoder for any style out."""
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,22 +13,23 @@ import numpy as np
 from torch import Tensor
 
 from urst_tiles.errors import InputError
-from urst_tiles.networks import StyleNetwork
-from urst_tiles.styles import StyleCard, save_style
+from urst_tiles.runs import write_atomically
+from urst_tiles.styles import StyleCard
 from urst_tiles.training.checkpoints import TrainingState, load_checkpoint
 from urst_tiles.training.config import TrainingConfig
 from urst_tiles.training.data import cut
 from urst_tiles.training.evaluation import held_out_losses
 from urst_tiles.training.events import (
+    PaintingSkipped,
     PhotoSkipped,
     PreviewWritten,
     TrainingCallback,
     TrainingEvent,
     TrainingStarted,
 )
-from urst_tiles.training.preparing import Prepared, prepare
+from urst_tiles.training.preparing import Given, Prepared, prepare
 from urst_tiles.training.previews import draw_losses, write_preview
-from urst_tiles.training.recipes import JohnsonRecipe
+from urst_tiles.training.report import TrainingReport
 from urst_tiles.training.trainer import Trainer
 from urst_tiles.training.vgg import PixelRange
 
@@ -39,48 +41,13 @@ _PREVIEWED = 4
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingReport:
-    """What came of a training."""
-
-    weights: Path
-    # the style's safetensors; its card stands beside it
-    card: StyleCard
-    steps: int
-    skipped_steps: int
-    # whose gradient was not finite
-    skipped_photos: int
-    # that could not be decoded
-    seconds: float
-    # in steps, all runs of a resumed training together
-    losses: Mapping[str, float]
-    # on held-out photos, by term, not weighted; of the training's end where none are held out
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "weights": str(self.weights), "losses": dict(self.losses)}
-
-    def text(self) -> str:
-        """For people."""
-        losses = ", ".join(f"{name} {value:.3f}" for name, value in self.losses.items())
-        skipped = (
-            f"; skipped {self.skipped_steps} steps, {self.skipped_photos} photos"
-            if self.skipped_steps or self.skipped_photos
-            else ""
-        )
-        return (
-            f"trained    {self.weights} ({self.weights.stat().st_size / 1e6:.2f} MB)\n"
-            f"steps      {self.steps} in {self.seconds / 60:.0f} min{skipped}\n"
-            f"losses     {losses}\n"
-            f"use it     urst-tiles stylize INPUT OUTPUT --network {self.card.method} --weights {self.weights}"
-        )
-
-
 def train_style(
     photos: str | Path,
     style: str | Path,
     out: str | Path,
     *,
-    vgg: str | Path,
+    vgg: str | Path | None = None,
+    encoder: str | Path | None = None,
     pixels: PixelRange | Literal["auto"] = "auto",
     config: TrainingConfig | None = None,
     card: StyleCard | None = None,
@@ -88,30 +55,37 @@ def train_style(
     resume: bool = False,
     callbacks: Sequence[TrainingCallback] = (),
 ) -> TrainingReport:
-    """Train a Johnson network for one painting, with the stroke perceptual loss.
+    """Train a Johnson network for one painting, or the decoder of AdaIN or LinearWCT for any, with the stroke
+    perceptual loss.
 
     While it runs, ``NAME.training/`` beside ``out`` holds ``checkpoint.pt``, previews of held-out photos and the loss
-    curve; it stays.
+    curve, at the end also ``report.json``; it stays.
 
     Parameters:
         photos: a folder of photos in any format, of any size.
-        style: the painting.
-        out: ``FOLDER/NAME.safetensors``; ``FOLDER/NAME.json`` becomes its card.
-        vgg: weights of the loss network, see :func:`~urst_tiles.training.vgg.load_loss_network`.
-        pixels: what these were trained with.
-        config: see :class:`TrainingConfig`.
+        style: the painting; for AdaIN and LinearWCT also a folder of paintings, read as the photos are.
+        out: ``FOLDER/NAME.safetensors``; for a painting, ``FOLDER/NAME.json`` becomes its card.
+        vgg: for Johnson's networks, weights of the loss network, see
+            :func:`~urst_tiles.training.vgg.load_loss_network`.
+        encoder: for AdaIN and LinearWCT, weights of the encoder, which is the loss network too; the decoder begins
+            where they end, see :func:`~urst_tiles.training.encoders.load_encoder`.
+        pixels: what the loss network was trained with.
+        config: see :class:`TrainingConfig`; its method is what is trained.
         card: what is known of the painting; name, method, width and losses are filled in.
         start: weights of a trained network of the same size to begin with, instead of random ones.
         resume: go on from the checkpoint: the result is the same, bit for bit, as without the stop.
 
     Raises:
-        InputError: an argument makes no sense, there are no photos, or there is no checkpoint to go on from.
+        InputError: an argument makes no sense, there are no photos or paintings, or there is no checkpoint to go on
+            from.
         RunMismatchError: the checkpoint belongs to another training.
         NetworkError: weights cannot be read, or the training diverges.
         SourceError: the painting cannot be read.
         StoreError: a file cannot be written.
     """
     config, target = config or TrainingConfig(), Path(out)
+    given = Given(photos, style, target, vgg, encoder, pixels, start)
+    given.check(config)
     card = _card(card, target, config)
 
     def tell(event: TrainingEvent) -> None:
@@ -119,17 +93,14 @@ def train_style(
             callback(event)
 
     prepared = prepare(
-        photos,
-        style,
-        target,
-        vgg=vgg,
-        pixels=pixels,
-        config=config,
-        start=start,
+        given,
+        config,
         on_skip=lambda path, reason: tell(PhotoSkipped(path, reason)),
+        on_painting_skip=lambda path, reason: tell(PaintingSkipped(path, reason)),
     )
     state = _resumed(prepared) if resume else None
     tell(_started(prepared, state))
+    styles = _shown_styles(prepared)
     final = Trainer(
         prepared.recipe,
         prepared.sampler(),
@@ -137,28 +108,30 @@ def train_style(
         checkpoint=prepared.checkpoint,
         facts=prepared.facts,
         state=state,
-        preview=_Previews(prepared, tell),
+        preview=_Previews(prepared, styles, tell),
         callbacks=callbacks,
     ).run()
-    losses = held_out_losses(prepared.recipe, prepared.photos, config, final.constants) or _last(final, config)
-    said = {"held-out photos": len(prepared.photos.held_out), **_rounded(losses), "curve": _curve(final)}
-    finished = StyleNetwork(prepared.recipe.name, prepared.recipe.network.to("cpu"))
-    card = replace(card, losses=said)
-    weights = save_style(target.parent, card, finished)
-    skipped = len(prepared.photos.skipped)
-    return TrainingReport(weights, card, final.step, final.skipped, skipped, final.seconds, losses)
+    losses = held_out_losses(prepared.recipe, prepared.photos, config, final.constants, styles) or _last(final, config)
+    if card is not None:
+        said = {"held-out photos": len(prepared.photos.held_out), **_rounded(losses), "curve": _curve(final)}
+        card = replace(card, losses=said)
+    prepared.recipe.save(target, card)
+    report = _report(prepared, final, target, card, losses)
+    write_atomically(prepared.folder / "report.json", json.dumps(report.to_json(), indent=2).encode())
+    return report
 
 
-def _card(card: StyleCard | None, target: Path, config: TrainingConfig) -> StyleCard:
-    if target.suffix != ".safetensors":
-        raise InputError(
-            f"a style is written as a safetensors file: {target.with_suffix('.safetensors')}, not {target}"
-        )
+def _card(card: StyleCard | None, target: Path, config: TrainingConfig) -> StyleCard | None:
+    if config.any_style:
+        if card is not None:
+            raise InputError(f"method {config.method!r} learns no single painting that a card could describe")
+        return None
     known = card or StyleCard(name=target.stem, title=target.stem)
-    return replace(known, name=target.stem, method=JohnsonRecipe.name, width=config.width)
+    return replace(known, name=target.stem, method=config.method, width=config.width)
 
 
 def _started(prepared: Prepared, state: TrainingState | None) -> TrainingStarted:
+    any_style = prepared.any_style
     return TrainingStarted(
         state.step if state else 0,
         prepared.config.steps,
@@ -166,6 +139,28 @@ def _started(prepared: Prepared, state: TrainingState | None) -> TrainingStarted
         len(prepared.photos.held_out),
         prepared.recipe.stroke_layer,
         prepared.facts["precision"],
+        paintings=len(any_style.paintings.paths) if any_style else 1,
+        held_out_paintings=len(any_style.paintings.held_out) if any_style else 0,
+        decoder=any_style.decoder if any_style else "",
+    )
+
+
+def _report(
+    prepared: Prepared, final: TrainingState, target: Path, card: StyleCard | None, losses: Mapping[str, float]
+) -> TrainingReport:
+    any_style = prepared.any_style
+    return TrainingReport(
+        target,
+        card,
+        final.step,
+        final.skipped,
+        len(prepared.photos.skipped),
+        final.seconds,
+        losses,
+        method=prepared.config.method,
+        skipped_paintings=len(any_style.paintings.skipped) if any_style else 0,
+        decoder=any_style.decoder if any_style else "",
+        curve=_curve(final),
     )
 
 
@@ -182,15 +177,15 @@ def _resumed(prepared: Prepared) -> TrainingState:
 class _Previews:
     """Writes pictures of held-out photos and the loss curve when called."""
 
-    def __init__(self, prepared: Prepared, tell: TrainingCallback) -> None:
-        self._prepared, self._tell = prepared, tell
+    def __init__(self, prepared: Prepared, styles: Sequence[Tensor], tell: TrainingCallback) -> None:
+        self._prepared, self._styles, self._tell = prepared, styles, tell
         self._photos = _shown(prepared) if prepared.config.preview_every else []
 
     def __call__(self, state: TrainingState) -> None:
         folder = self._prepared.folder
         if self._photos:
             path = folder / f"preview-{state.step:06d}.png"
-            write_preview(path, self._prepared.recipe.network, self._photos)
+            write_preview(path, self._prepared.recipe, self._photos, self._styles)
             self._tell(PreviewWritten(path, state.step))
         draw_losses(folder / "losses.png", state.history)
 
@@ -201,6 +196,13 @@ def _shown(prepared: Prepared) -> list[Tensor]:
     photos = prepared.photos
     found = [pixels for path in photos.held_out[:_PREVIEWED] if (pixels := photos.read(path)) is not None]
     return [cut(pixels, side, 0.999, 0.5, 0.5).to(prepared.device) for pixels in found]
+
+
+def _shown_styles(prepared: Prepared) -> list[Tensor]:
+    """Crops of held-out paintings, for methods that take any style."""
+    if prepared.any_style is None:
+        return []
+    return [style.to(prepared.device) for style in prepared.any_style.sampler.shown(_PREVIEWED)]
 
 
 def _last(state: TrainingState, config: TrainingConfig) -> dict[str, float]:

@@ -28,7 +28,7 @@ _MOST_SKIPPED = 50
 
 
 class Trainer:
-    """Trains ``recipe.network`` in place.
+    """Trains ``recipe.network`` in place: its parameters that require a gradient.
 
     Parameters:
         state: where an earlier training stopped; None begins.
@@ -51,7 +51,8 @@ class Trainer:
         self._recipe, self._sampler, self._config = recipe, sampler, config
         self._checkpoint, self._preview, self._callbacks = checkpoint, preview, callbacks
         self._device = next(recipe.network.parameters()).device
-        self._optimizer = torch.optim.Adam(recipe.network.parameters(), lr=config.learning_rate)
+        self._trained = [parameter for parameter in recipe.network.parameters() if parameter.requires_grad]
+        self._optimizer = torch.optim.Adam(self._trained, lr=config.learning_rate)
         self.state = state or TrainingState({}, {}, config.to_json(), facts or {})
         if state is not None:
             recipe.network.load_state_dict(state.network)
@@ -68,8 +69,9 @@ class Trainer:
         config, state = self._config, self.state
         until = min(until or config.steps, config.steps)
         if not state.constants:
-            first = [self._sampler.batch(step).to(self._device) for step in range(_PREPARED_ON)]
-            state.constants = self._recipe.prepare(first)
+            state.constants = self._recipe.prepare(
+                self._sampler.batch(step).to(self._device) for step in range(_PREPARED_ON)
+            )
         self._recipe.network.train()
         skipped_in_a_row = 0
         # The next crops are cut while this step computes.
@@ -99,7 +101,7 @@ class Trainer:
         parts = weighted(terms, config.weights)
         total = torch.stack(list(parts.values())).sum()
         torch.autograd.backward(total)
-        gradient = float(nn.utils.clip_grad_norm_(self._recipe.network.parameters(), config.clip))
+        gradient = float(nn.utils.clip_grad_norm_(self._trained, config.clip))
         state.step += 1
         if not (math.isfinite(gradient) and math.isfinite(float(total.detach()))):
             state.skipped += 1

@@ -1,28 +1,28 @@
-"""What one method's training adds to the loop: which network, and the loss of a batch.
-
-A method that joins (the AdaIN and LinearWCT decoders, say) is one class here. The stroke perceptual term is the same
-for all of them and stands in :func:`stroke_term`.
-"""
+"""Johnson's networks: one network for one painting."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from urst_tiles.errors import InputError
+from urst_tiles.networks import StyleNetwork
 from urst_tiles.networks.johnson import JohnsonNetwork
+from urst_tiles.styles import StyleCard, save_style
 from urst_tiles.training import losses
 from urst_tiles.training.config import TrainingConfig
 from urst_tiles.training.data import Batch
 from urst_tiles.training.normalizing import BatchMoments, collecting, normalizing_with
+from urst_tiles.training.recipes.base import halved, middle, mixed, stroke_between
 from urst_tiles.training.vgg import LossNetwork
 
-__all__ = ["JohnsonRecipe", "Recipe", "johnson_network", "stroke_term"]
+__all__ = ["JohnsonRecipe", "johnson_network", "stroke_term"]
 
 CONTENT = {1: "relu2_2", 2: "relu3_3"}
 """Shrinking factor → layer at which a picture must still be the photo."""
@@ -45,24 +45,6 @@ BORDER = 16
 The loss network pads with zeros, and a network trained against what that makes of the edges draws a frame of ripples
 along every picture's border.
 """
-
-
-class Recipe(Protocol):
-    """A method's own part of a training. The loop knows nothing else of it."""
-
-    name: str
-    # the method's, as load_network takes it
-    network: nn.Module
-    # what is trained: (N, 3, H, W) in [0, 1] → the same
-
-    def prepare(self, batches: list[Batch]) -> dict[str, float]:
-        """Constants that are measured once, on the first crops, and then kept with the checkpoint."""
-        ...
-
-    def terms(self, batch: Batch, constants: Mapping[str, float], *, stroke: bool) -> dict[str, Tensor]:
-        """The terms of the loss by name, not weighted yet: float32 scalars. ``stroke`` asks for the stroke perceptual
-        term."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +106,8 @@ class JohnsonRecipe:
         )
 
     @torch.no_grad()
-    def prepare(self, batches: list[Batch]) -> dict[str, float]:
+    def prepare(self, batches: Iterable[Batch]) -> dict[str, float]:
+        batches = list(batches)
         squares = {f"content{factor}": 0.0 for factor in self._content}
         for batch in batches:
             for factor, layer in self._content.items():
@@ -144,6 +127,23 @@ class JohnsonRecipe:
             # stroke term calms a sky in which strokes twice as large have nothing in reach that they could follow.
             terms["flatness"] = (terms["flatness"] + self._flatness(_shrunk(patch, 2))) / 2
         return terms
+
+    @torch.no_grad()
+    def preview(self, photo: Tensor, style: Tensor | None = None) -> list[Tensor]:  # noqa: ARG002
+        was_training = self.network.training
+        self.network.eval()
+        thumbnail = halved(photo)
+        with collecting(self.network) as moments:
+            small = self.network(thumbnail)
+        with normalizing_with(self.network, moments):
+            large = middle(self.network(photo))
+        self.network.train(was_training)
+        return [thumbnail, small, large]
+
+    def save(self, path: Path, card: StyleCard | None) -> None:
+        if card is None:
+            raise InputError("a style of one painting is saved with its card")
+        save_style(path.parent, card, StyleNetwork(self.name, self.network.to("cpu")))
 
     def _flatness(self, image: Tensor) -> Tensor:
         return losses.flatness_loss(image, self._painting.calm)
@@ -178,17 +178,14 @@ def stroke_term(
     moments: Mapping[str, BatchMoments],
     divisor: float,
 ) -> tuple[Tensor, Tensor]:
-    """The stroke perceptual loss of a batch, whatever the method, and the stylised patch it was taken of.
+    """The stroke perceptual loss of a batch, and the stylised patch it was taken of.
 
     The patch goes through ``network`` normalised with ``moments``, its thumbnail's; ``output`` is the stylised
     thumbnail. Gradients flow through the patch alone.
     """
-    target = losses.stroke_target(output, batch.place)
-    with torch.no_grad():
-        wanted = vgg(target, [layer])[layer]
     with normalizing_with(network, moments), _mixed(vgg):
         patch = network(batch.patch).float()
-    return losses.stroke_perceptual_loss(vgg(patch, [layer])[layer], wanted, divisor), patch
+    return stroke_between(lambda image: vgg(image, [layer])[layer], patch, output, batch.place, divisor), patch
 
 
 def johnson_network(config: TrainingConfig) -> JohnsonNetwork:
@@ -216,6 +213,4 @@ def _shrunk(image: Tensor, factor: int) -> Tensor:
 def _mixed(vgg: LossNetwork) -> AbstractContextManager[object]:
     """The network computes in the type that the loss network's weights have."""
     parameter = next(vgg.parameters())
-    if parameter.dtype == torch.float32:
-        return nullcontext()
-    return torch.autocast(parameter.device.type, parameter.dtype)
+    return mixed(parameter.device, parameter.dtype)
