@@ -30,8 +30,8 @@ Picture = NDArray[np.uint8]
 
 
 def halos(network: StyleNetwork) -> list[int]:
-    """0, 8, 16, 32 and on by doubling, up to the derived one, in multiples of the stride."""
-    asked = [0, 8, 16, 24, 32, 40, 48, 64, 96, 128, 160, 192, 224]
+    """0, 8, 16, 32 and on, up to the derived one, in multiples of the stride."""
+    asked = [0, 8, 16, 32, 48, 64, 128, 192]
     fitting = sorted({-(-halo // network.stride) * network.stride for halo in asked})
     return [halo for halo in fitting if halo < network.halo] + [network.halo]
 

@@ -335,6 +335,11 @@ def _network(
     if style and len(style) == 1 and not weights:
         if alpha != 1.0 or preserve_color:
             raise InputError("--alpha and --preserve-color are for networks that take a style image (--network)")
+        if Path(style[0]).is_file():
+            raise InputError(
+                f"{style[0]} is a file, not a shipped style's name; a style image needs a network that takes one "
+                "(--network adain --weights FOLDER --style FILE)"
+            )
         return load_style(style[0])
     raise InputError(
         "give a network and its weights (--network johnson --weights FILE) or one shipped style (--style NAME)"

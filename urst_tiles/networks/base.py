@@ -34,8 +34,8 @@ class AnySizeNetwork(nn.Module):
 
     ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped to [0, 1]
     and finite: the statistics of a blank thumbnail amplify so much, layer by layer, that deep networks overflow, and
-    what is no number then is grey. Where a side does not fit, reflected pixels are added on the far edge (right, bottom) and cropped off
-    again, so that pixel (0, 0) stays where the network's grid begins.
+    what is no number then is grey. Where a side does not fit, reflected pixels are added on the far edge (right,
+    bottom) and cropped off again, so that pixel (0, 0) stays where the network's grid begins.
     """
 
     def __init__(self, module: nn.Module, *, halo: int, stride: int, minimum: int) -> None:
