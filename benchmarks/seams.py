@@ -37,8 +37,8 @@ def halos(network: StyleNetwork) -> list[int]:
 
 
 def whole(network: StyleNetwork, photo: Picture, statistics: Statistics) -> Picture:
-    result: Picture = TorchEngine(network.freeze(statistics), device="cpu", precision="float32").run(photo[None])[0]
-    return result
+    engine = TorchEngine(network.freeze(statistics), device="cpu", precision="float32")
+    return np.ascontiguousarray(engine.run(photo[None])[0].transpose(1, 2, 0)).astype(np.uint8)
 
 
 def tiled(network: StyleNetwork, photo: Picture, statistics: Statistics, halo: int, core: int) -> Picture:

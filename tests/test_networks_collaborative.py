@@ -176,7 +176,7 @@ def test_real_decoders_undo_real_encoders(level: int) -> None:
 
 @needs_shared
 def test_laws_3_and_5_with_real_weights_on_a_real_photo() -> None:
-    state, pixels = read(weights("collaborative")), photo(600, 48)
+    state, pixels = read(weights("collaborative")), photo(600, 150)
     net = METHOD.build(state, styles(5, side=128))
     assert (net.stride, net.halo) == (16, 256)
     statistics = collect_statistics(net, pixels[::3].copy())
@@ -184,7 +184,11 @@ def test_laws_3_and_5_with_real_weights_on_a_real_photo() -> None:
     with torch.inference_mode():
         whole = frozen(tensor(pixels))
         assert whole.std() > 0.1
-        assert largest_difference(tiled(frozen, tensor(pixels), core=64), whole) < 1e-4
+        assert largest_difference(tiled(frozen, tensor(pixels), core=208), whole) < 1e-4
+        # Under about 100 px, oneDNN convolves a window and the whole differently, and five levels amplify the
+        # rounding to several 1e-4: there, float64 shows that nothing but rounding differs.
+        narrow, double = tensor(pixels[:, :48], torch.float64), exact.freeze(statistics)
+        assert largest_difference(tiled(double, narrow, core=208), double(narrow)) < 1e-9
         small = tensor(pixels[:96, :48])
         precise = exact.freeze(statistics).module(small.double())
         assert largest_difference(precise, exact.normalise_with(statistics).module(small.double())) < 1e-9

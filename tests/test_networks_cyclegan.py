@@ -205,7 +205,7 @@ def test_published_shapes_load_and_give_the_facts(kind: str, tmp_path: Path) -> 
     marked = {f"module.{name}": value.half() for name, value in state.items()}
     marked |= {"module.model.2.running_mean": torch.zeros(64), "module.model.2.num_batches_tracked": torch.tensor(1)}
     network = METHOD.build(METHOD.read(saved(marked, tmp_path / "latest_net_G.pth")), Styling())
-    assert (network.halo, network.stride, network.scale, len(network.norms)) == (halo, 4, 1, norms)
+    assert (network.halo, network.stride, len(network.norms)) == (halo, 4, norms)
     assert network.module.get_submodule("residual.0.first.conv").out_channels == 256
 
 
@@ -301,7 +301,6 @@ def test_law_5_frozen_equals_unfrozen(kind: str) -> None:
 
 
 def test_statistics_in_windows_and_of_blank_thumbnails() -> None:
-    check_statistics_in_windows(variant("6 blocks"))
     check_statistics_in_windows(variant("kin"))
     check_blank_thumbnails(variant("9 blocks"))
 

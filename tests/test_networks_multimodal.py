@@ -14,7 +14,6 @@ from torch.nn.functional import avg_pool2d, conv2d, instance_norm, interpolate, 
 from tests.law_support import (
     check_blank_thumbnails,
     check_freezing,
-    check_statistics_in_windows,
     check_tiling,
     check_tiling_in_float32,
     halo_seen,
@@ -118,6 +117,8 @@ def published(*, own: bool = False) -> dict[str, State]:
                 value = 0.5 + torch.rand(shape, generator=generator)
             state[name] = value if len(shape) == 4 else 0.3 * value
         states[subnet] = state
+    for subnet, last in (("style", "rezconv3"), ("enhance", "rezconv4")):
+        states[subnet][f"{last}.conv2d.weight"] *= 10  # so that the clamps have something to do
     states["style"]["togray.weight"] = torch.tensor([0.299, 0.587, 0.114]).reshape(1, 3, 1, 1)
     return states
 
@@ -213,8 +214,8 @@ def test_the_network_is_the_published_one_and_half_its_size(own: bool, tmp_path:
         assert largest_difference(exact(image), expected) < 1e-5
     for picture in (strokes, larger):  # both ends of every channel are clamped somewhere, red's too
         levels = picture * STD + MEAN
-        assert float(levels.min()) == pytest.approx(0, abs=1e-12)
-        assert float(levels[:, 0].max()) > 0.9
+        assert levels.amin(dim=(0, 2, 3)).tolist() == pytest.approx([0, 0, 0], abs=1e-12)
+        assert levels.amax(dim=(0, 2, 3)).tolist() == pytest.approx([1, 1, 1], abs=1e-12)
     assert painted.shape[-2:] == (72, 88)
     assert expected.std() > 0.1
 
@@ -234,7 +235,7 @@ def test_published_shapes_load(own: bool, tmp_path: Path) -> None:
         state = {f"module.{name}": torch.zeros(shape, dtype=torch.float16) for name, shape in found.items()}
         save_file(state, tmp_path / f"{subnet}_subnet_still_life.safetensors")
     network = METHOD.build(METHOD.read(WeightFiles.of(tmp_path)), Styling())
-    assert (network.halo, network.stride, network.scale, len(network.norms)) == (140, 4, 1, 56)
+    assert (network.halo, network.stride, len(network.norms)) == (140, 4, 56)
     assert network.module.get_submodule("enhance.layers.4.first.conv").out_channels == 256
     small = [layer.eps for layer in network.module.modules() if isinstance(layer, nn.InstanceNorm2d)]
     assert (small.count(1e-9), small.count(1e-5)) == (8, 48)
@@ -327,7 +328,7 @@ def test_shapes_that_do_not_fit_together_are_refused(name: str) -> None:
 
 def test_laws_3_and_4_tiled_equals_whole_and_the_halo_is_tight() -> None:
     network = sample()
-    assert (network.halo, network.stride, network.scale, len(network.norms)) == (140, 4, 1, 56)
+    assert (network.halo, network.stride, len(network.norms)) == (140, 4, 56)
     check_tiling(network, height=21)
     check_tiling_in_float32(network)
     assert halo_seen(network) == 140
@@ -337,6 +338,5 @@ def test_law_5_frozen_equals_unfrozen() -> None:
     assert left_over(check_freezing(sample())) == []
 
 
-def test_statistics_in_windows_and_of_blank_thumbnails() -> None:
-    check_statistics_in_windows(sample(), height=12)
+def test_blank_thumbnails_give_finite_features() -> None:
     check_blank_thumbnails(sample())

@@ -86,6 +86,15 @@ def crops(seed: int = 5) -> Batch:
     return Batch(batch.thumbnail, batch.patch, batch.place, random(2, 3, 32, 32, seed=seed + 1))
 
 
+def lively(recipe: ArbitraryRecipe) -> ArbitraryRecipe:
+    """With weights that hand on what an untrained network of few channels nearly loses."""
+    with torch.no_grad():
+        for name, parameter in recipe.network.named_parameters():
+            if parameter.requires_grad and name.endswith(".weight"):
+                parameter.mul_(20 if ".fc." in name else 2.5)
+    return recipe
+
+
 def seen_by(recipe: ArbitraryRecipe, image: Array | Tensor) -> dict[str, Array]:
     encoder = recipe.network.encoder
     features = encoder.features(torch.as_tensor(image).float(), encoder.levels)
@@ -131,16 +140,18 @@ def linear_wct_by_hand(recipe: ArbitraryRecipe, batch: Batch) -> dict[str, float
     def matrix(net: str, x: Array) -> Array:
         convs = recipe.network.get_submodule(f"{net}.convs")
         flat = convs(torch.from_numpy(x).float()).detach().double().numpy().reshape(len(x), size, -1)
-        gram = np.einsum("nap,nbp->nab", flat, flat) / flat.shape[2]
-        filled: Array = gram.reshape(len(x), -1) @ state[f"{net}.fc.weight"].T + state[f"{net}.fc.bias"]
-        return filled.reshape(len(x), size, size)
+        gram: Array = np.einsum("nap,nbp->nab", flat, flat) / flat.shape[2]
+        filled = gram.reshape(len(x), -1) @ state[f"{net}.fc.weight"].T + state[f"{net}.fc.bias"]
+        square: Array = filled.reshape(len(x), size, size)
+        return square
 
     def transformed(x: Array) -> Array:
         narrow = np.einsum("dc,nchw->ndhw", state["compress.weight"][:, :, 0, 0], x - mean_t)
         narrow += state["compress.bias"][:, None, None]
         moved = np.einsum("nab,nbc,nchw->nahw", style_matrix, content_matrix, narrow)
         wide: Array = np.einsum("cd,ndhw->nchw", state["unzip.weight"][:, :, 0, 0], moved)
-        return wide + state["unzip.bias"][:, None, None] + mean_s
+        wide += state["unzip.bias"][:, None, None] + mean_s
+        return wide
 
     painting, photo = seen_by(recipe, batch.style), seen_by(recipe, batch.thumbnail)
     mean_s, mean_t = (x["relu3_1"].mean((2, 3), keepdims=True) for x in (painting, photo))
@@ -170,7 +181,7 @@ BY_HAND: dict[str, Callable[[ArbitraryRecipe, Batch], dict[str, float]]] = {
 
 @pytest.mark.parametrize("method", METHODS)
 def test_losses_against_numpy(workshop: Workshop, method: str) -> None:
-    recipe, batch = workshop.recipe(method), crops()
+    recipe, batch = lively(workshop.recipe(method)), crops()
     got = {name: float(term.detach()) for name, term in recipe.terms(batch, {}, stroke=True).items()}
     expected = BY_HAND[method](recipe, batch)
     assert min(expected.values()) > 1e-4
@@ -196,7 +207,7 @@ def test_gradient_leaves_the_encoder_alone(workshop: Workshop, method: str) -> N
 @pytest.mark.parametrize("method", METHODS)
 def test_the_stroke_term_moves_the_patch_branch_only(workshop: Workshop, method: str) -> None:
     """With output and statistics as constants of their own the gradient is the same; matrices get none of it."""
-    recipe, batch = workshop.recipe(method), crops()
+    recipe, batch = lively(workshop.recipe(method)), crops()
     network = recipe.network
     trained = {name: parameter for name, parameter in network.named_parameters() if parameter.requires_grad}
 
@@ -224,8 +235,9 @@ def test_the_stroke_term_moves_the_patch_branch_only(workshop: Workshop, method:
             continue
         assert one is not None
         assert other is not None
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-6)
-        assert float(one.abs().sum()) > 0, name
+        largest = float(other.abs().max())
+        assert largest > 0, name
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-3 * largest)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -238,7 +250,7 @@ def test_a_patch_is_normalised_with_its_thumbnails_statistics(
 
     def spy(network: ArbitraryNetwork, features: Tensor, content: Statistics, style: Statistics) -> Tensor:
         given.append((features, content, style))
-        return transform(network, features, content, style)  # type: ignore[arg-type]
+        return transform(network, features, content, style)
 
     monkeypatch.setattr(type(recipe.network), "transform", spy)
     recipe.terms(batch, {}, stroke=True)
@@ -302,19 +314,20 @@ def test_the_file_written_is_the_network_trained(workshop: Workshop, method: str
     assert f"--network {method} --weights" in report.text()
     assert "--style PAINTING" in report.text()
 
-    style, photo = picture(32, 32, seed=4), picture(32, 48, seed=5)
-    loaded = load_network(method, report.weights, style=style, style_size=32)
-    thumbnail, painting = (torch.from_numpy(x).permute(2, 0, 1)[None].float() / 255 for x in (photo, style))
-    recipe = workshop.recipe(method)
-    network = recipe.network
-    network.load_state_dict(load_checkpoint(workshop.folder / "tiny.training" / "checkpoint.pt").network)
-    before = picture(32, 32, seed=6)
-    with torch.no_grad():
-        features, styled = network.encoder(thumbnail), network.encoder(painting)
-        expected = network.decoder(network.transform(features, network.of_content(features), network.of_style(styled)))
-        torch.testing.assert_close(loaded.module(thumbnail), expected, rtol=0, atol=1e-4)
-        other = load_network(method, report.weights, style=before, style_size=32).module(thumbnail)
-    assert float((other - expected).abs().max()) > 1e-3
+    trained, other = workshop.recipe(method), lively(workshop.recipe(method))
+    trained.network.load_state_dict(load_checkpoint(workshop.folder / "tiny.training" / "checkpoint.pt").network)
+    other.save(workshop.folder / "other.safetensors", None)
+    for recipe, file in ((trained, report.weights), (other, workshop.folder / "other.safetensors")):
+        network = recipe.network
+        style, photo = picture(32, 32, seed=4), picture(32, 48, seed=5)
+        thumbnail, painting = (torch.from_numpy(x).permute(2, 0, 1)[None].float() / 255 for x in (photo, style))
+        with torch.no_grad():
+            features, styled = network.encoder(thumbnail), network.encoder(painting)
+            moved = network.transform(features, network.of_content(features), network.of_style(styled))
+            expected = network.decoder(moved)
+            got = load_network(method, file, style=style, style_size=32).module(thumbnail)
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
+    assert float(got.std()) > 0.05
 
 
 def test_a_corrupt_painting_is_told_and_counted(workshop: Workshop) -> None:
@@ -464,8 +477,8 @@ def test_resuming_with_another_method_is_refused(workshop: Workshop) -> None:
     workshop.train("adain", steps=1)
     with pytest.raises(RunMismatchError, match="a training of method 'adain', not 'linear-wct'"):
         workshop.train("linear-wct", steps=1, resume=True)
+    workshop.encoder = save_encoder(workshop.folder / "other.pth", seed=9)
     with pytest.raises(RunMismatchError, match="encoder"):
-        workshop.encoder = save_encoder(workshop.folder / "other.pth", seed=9)
         workshop.train("adain", steps=1, resume=True)
 
 

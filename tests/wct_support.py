@@ -23,22 +23,8 @@ DECODER_PLACES = {
     4: [1, 5, 8, 11, 14, 18, 21, 25, 28],
     5: [1, 5, 8, 11, 14, 18, 21, 24, 27, 31, 34, 38, 41],
 }
-NAMES = [
-    "conv0",
-    "conv11",
-    "conv12",
-    "conv21",
-    "conv22",
-    "conv31",
-    "conv32",
-    "conv33",
-    "conv34",
-    "conv41",
-    "conv42",
-    "conv43",
-    "conv44",
-    "conv51",
-]
+_VGG = ("11", "12", "21", "22", "31", "32", "33", "34", "41", "42", "43", "44", "51")
+NAMES = ["conv0", *(f"conv{number}" for number in _VGG)]
 LAST = {1: 2, 2: 4, 3: 6, 4: 10, 5: 14}
 """Number of an encoder's convolutions by level."""
 

@@ -18,6 +18,7 @@ from urst_tiles.networks.wct_layouts import FileNames, read_levels
 
 __all__ = ["METHOD"]
 
+LICENCE = "MIT"
 FILES = FileNames(
     what="Wang et al. (collaborative distillation)",
     encoder=r"{}SE\.\w+",
@@ -27,9 +28,8 @@ FILES = FileNames(
 
 
 def _build(state: State, styling: Styling) -> StyleNetwork:
-    return wct_network(
-        state, styling, name="collaborative", title="Wang et al. 2020 (collaborative distillation)", positive=True
-    )
+    title = "Wang et al. 2020 (collaborative distillation)"
+    return wct_network(state, styling, name="collaborative", title=title, licence=LICENCE, positive=True)
 
 
 METHOD = Method(
@@ -46,7 +46,7 @@ METHOD = Method(
         "https://github.com/MingSun-Tse/Collaborative-Distillation (trained_models/wct_se_16x_new and "
         "wct_se_16x_new_sd)"
     ),
-    licence="MIT",
+    licence=LICENCE,
     takes_style=True,
     takes_alpha=True,
 )

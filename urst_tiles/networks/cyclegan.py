@@ -58,10 +58,8 @@ class _Down(_Layer):
 
     def __init__(self, inputs: int, outputs: int, blur: int | None) -> None:
         super().__init__(nn.Conv2d(inputs, outputs, 3, 2 if blur is None else 1, padding=1), outputs)
-        self.blur_pad, self.sample = nn.Identity(), nn.Identity()
-        if blur is not None:
-            self.blur_pad = nn.ReflectionPad2d(1)
-            self.sample = nn.Conv2d(outputs, outputs, 3, 2, groups=outputs // blur)
+        self.blur_pad = nn.Identity() if blur is None else nn.ReflectionPad2d(1)
+        self.sample = nn.Identity() if blur is None else nn.Conv2d(outputs, outputs, 3, 2, groups=outputs // blur)
 
     def forward(self, x: Tensor) -> Tensor:
         y: Tensor = self.sample(self.blur_pad(super().forward(x)))
@@ -74,10 +72,10 @@ class _Up(_Layer):
     def __init__(self, inputs: int, outputs: int, blur: int | None) -> None:
         plain = nn.ConvTranspose2d(inputs, outputs, 3, 2, padding=1, output_padding=1)
         super().__init__(plain if blur is None else nn.Conv2d(inputs, outputs, 3, padding=1), outputs)
-        self.blur_pad, self.sample = nn.Identity(), nn.Identity()
-        if blur is not None:
-            self.blur_pad = nn.ReplicationPad2d(1)
-            self.sample = nn.ConvTranspose2d(inputs, inputs, 4, 2, padding=3, groups=inputs // blur)
+        self.blur_pad = nn.Identity() if blur is None else nn.ReplicationPad2d(1)
+        groups = 1 if blur is None else inputs // blur
+        learned = nn.ConvTranspose2d(inputs, inputs, 4, 2, padding=3, groups=groups)
+        self.sample = nn.Identity() if blur is None else learned
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(self.sample(self.blur_pad(x)))

@@ -173,9 +173,10 @@ class Statistics(Mapping[str, Moments]):
         """Layers whose statistics say nothing, because most channels do not vary: a blank thumbnail.
 
         Their deviation is √eps, about 0.003, so that each amplifies whatever a window holds 316 times. The output stays
-        finite, but it is not the style: tell the user.
+        finite, but it is not the style: tell the user. Channels that are always 0 are usual where features are whitened
+        after a ReLU, and are not amplified there: such a layer counts only when none of its channels varies.
         """
-        return tuple(name for name, moments in self.layers.items() if np.median(moments.variance) < DEGENERATE_VARIANCE)
+        return tuple(name for name, moments in self.layers.items() if _is_degenerate(moments))
 
     def combine(self, other: Statistics) -> Statistics:
         """Statistics of both images together, as if each layer had seen the pixels of both."""
@@ -224,6 +225,11 @@ class Statistics(Mapping[str, Moments]):
                 raise
             raise InputError(f"statistics cannot be read from {path}: {error}") from error
         return cls(layers, tuple(thumbnail) if thumbnail else None)
+
+
+def _is_degenerate(moments: Moments) -> bool:
+    spread = np.max if isinstance(moments, Covariance) else np.median
+    return bool(spread(moments.variance) < DEGENERATE_VARIANCE)
 
 
 def _read(file: Any, name: str, count: int) -> Moments:

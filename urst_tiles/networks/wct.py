@@ -34,6 +34,7 @@ from urst_tiles.networks.whitening import WhitenAndColour, colouring_matrix
 
 __all__ = ["METHOD", "WCTNetwork", "random_levels", "wct_network"]
 
+LICENCE = "for academic use only, as its authors say"
 FILES = FileNames(
     what="WCT",
     encoder=r"vgg_normali[sz]ed_conv{}_1\.\w+",
@@ -65,7 +66,13 @@ class WCTNetwork(nn.Sequential):
 
 
 def wct_network(
-    state: State, styling: Styling, *, name: str = "wct", title: str = "Li et al. 2017 (WCT)", positive: bool = False
+    state: State,
+    styling: Styling,
+    *,
+    name: str = "wct",
+    title: str = "Li et al. 2017 (WCT)",
+    licence: str = LICENCE,
+    positive: bool = False,
 ) -> StyleNetwork:
     """Build the levels that the weights are of, with the styles given.
 
@@ -81,9 +88,8 @@ def wct_network(
         raise NetworkError(
             f"these are not the weights of {title}: {(stray or ['nothing'])[0]} belongs to no level 1 to 5"
         )
-    return StyleNetwork(
-        name, WCTNetwork([(n, _level(state, n, styling, title, positive=positive)) for n in numbers]), title=title
-    )
+    levels = [(number, _level(state, number, styling, title, positive=positive)) for number in numbers]
+    return StyleNetwork(name, WCTNetwork(levels), title=title, licence=licence)
 
 
 def _level(state: State, level: int, styling: Styling, title: str, *, positive: bool) -> _Level:
@@ -183,7 +189,7 @@ METHOD = Method(
         "all of them, or fewer for less abstraction and a smaller halo"
     ),
     published="https://github.com/Yijunmaverick/UniversalStyleTransfer (.t7)",
-    licence="for academic use only, as its authors say",
+    licence=LICENCE,
     takes_style=True,
     takes_alpha=True,
 )

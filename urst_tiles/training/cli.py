@@ -9,36 +9,18 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import typer
 
-from urst_tiles.errors import InputError
+from urst_tiles.training.choices import config_of, defaults_of
 from urst_tiles.training.config import LossWeights, TrainedMethod, TrainingConfig
 
 __all__ = ["train_command"]
 
 _DEFAULTS = TrainingConfig()
 _WEIGHTS = LossWeights()
-
-_ONE_PAINTING = (
-    *("vgg_pixels", "width", "style_median", "tone_weight", "grain_weight", "flatness_weight"),
-    *("title", "painter", "year", "licence"),
-)
-"""Options that mean something to johnson only."""
-
-
-def _default(name: str) -> str:
-    """The defaults of all methods, for the help: "4000; adain 160000; linear-wct 100000"."""
-    configs = {method: TrainingConfig.of(method) for method in get_args(TrainedMethod)}
-    values = {method: getattr(config, name, None) for method, config in configs.items()}
-    if name in LossWeights.__dataclass_fields__:
-        values = {method: getattr(config.weights, name) for method, config in configs.items()}
-    first, *others = values.items()
-    return "; ".join([f"{first[1]}", *(f"{method} {value}" for method, value in others if value != first[1])])
 
 
 def train_command(
@@ -71,10 +53,10 @@ def train_command(
         int, typer.Option("--width", help="Channels of the network at full resolution.")
     ] = _DEFAULTS.width,
     steps: Annotated[
-        int, typer.Option("--steps", help="Steps in all.", show_default=_default("steps"))
+        int, typer.Option("--steps", help="Steps in all.", show_default=defaults_of("steps"))
     ] = _DEFAULTS.steps,
     batch: Annotated[
-        int, typer.Option("--batch", help="Crops a step.", show_default=_default("batch"))
+        int, typer.Option("--batch", help="Crops a step.", show_default=defaults_of("batch"))
     ] = _DEFAULTS.batch,
     crop: Annotated[
         int, typer.Option("--crop", help="Side of a crop in px; thumbnail and patch have half.")
@@ -84,7 +66,7 @@ def train_command(
         typer.Option(
             "--style-size",
             help="Short side in px of paintings: larger, larger strokes.",
-            show_default=_default("style_size"),
+            show_default=defaults_of("style_size"),
         ),
     ] = _DEFAULTS.style_size,
     style_median: Annotated[
@@ -96,9 +78,9 @@ def train_command(
     stroke_layer: Annotated[
         str, typer.Option("--stroke-layer", help="relu4_1 or another; auto: relu4_1 or the deepest there is.")
     ] = _DEFAULTS.stroke_layer,
-    style_weight: Annotated[float, typer.Option("--style-weight", show_default=_default("style"))] = _WEIGHTS.style,
+    style_weight: Annotated[float, typer.Option("--style-weight", show_default=defaults_of("style"))] = _WEIGHTS.style,
     content_weight: Annotated[
-        float, typer.Option("--content-weight", show_default=_default("content"))
+        float, typer.Option("--content-weight", show_default=defaults_of("content"))
     ] = _WEIGHTS.content,
     tone_weight: Annotated[float, typer.Option("--tone-weight", help="Of the painting's palette.")] = _WEIGHTS.tone,
     grain_weight: Annotated[
@@ -108,18 +90,18 @@ def train_command(
         float, typer.Option("--flatness-weight", help="Against places without strokes.")
     ] = _WEIGHTS.flatness,
     learning_rate: Annotated[
-        float, typer.Option("--learning-rate", show_default=_default("learning_rate"))
+        float, typer.Option("--learning-rate", show_default=defaults_of("learning_rate"))
     ] = _DEFAULTS.learning_rate,
     schedule: Annotated[
         Literal["cosine", "inverse", "constant"],
         typer.Option(
             "--schedule",
             help="Of the learning rate; inverse: rate / (1 + decay x step).",
-            show_default=_default("schedule"),
+            show_default=defaults_of("schedule"),
         ),
     ] = _DEFAULTS.schedule,
     decay: Annotated[
-        float, typer.Option("--decay", help="Of schedule inverse.", show_default=_default("decay"))
+        float, typer.Option("--decay", help="Of schedule inverse.", show_default=defaults_of("decay"))
     ] = _DEFAULTS.decay,
     start: Annotated[
         Path | None, typer.Option("--start", help="Begin with this trained style: much quicker than from nothing.")
@@ -138,7 +120,7 @@ def train_command(
         typer.Option(
             "--preview-every",
             help="Steps between pictures in NAME.training/; 0: none.",
-            show_default=_default("preview_every"),
+            show_default=defaults_of("preview_every"),
         ),
     ] = _DEFAULTS.preview_every,
     checkpoint_every: Annotated[int, typer.Option("--checkpoint-every", help="Steps.")] = _DEFAULTS.checkpoint_every,
@@ -158,7 +140,6 @@ def train_command(
     from urst_tiles.training.progress import TrainingProgress, board
     from urst_tiles.training.styles import train_style
 
-    typed = _typed(context)
     settings = {
         "steps": steps,
         "batch": batch,
@@ -185,7 +166,7 @@ def train_command(
         "grain_weight": grain_weight,
         "flatness_weight": flatness_weight,
     }
-    config = _config(method, typed, settings, weights)
+    config = config_of(method, context, settings, weights)
     card = None
     if not config.any_style:
         card = StyleCard(
@@ -212,24 +193,3 @@ def train_command(
             callbacks=(bar, to_board),
         )
     typer.echo(json.dumps(report.to_json(), indent=2) if as_json else report.text())
-
-
-def _typed(context: typer.Context) -> set[str]:
-    """Names of the options that the user gave."""
-    sources = {name: context.get_parameter_source(name) for name in context.params}
-    return {name for name, source in sources.items() if source is not None and source.name != "DEFAULT"}
-
-
-def _config(method: str, typed: set[str], settings: Mapping[str, Any], weights: Mapping[str, float]) -> TrainingConfig:
-    """The method's own settings, with what was typed."""
-    config = TrainingConfig.of(method)
-    strange = [name for name in _ONE_PAINTING if name in typed]
-    if config.any_style and strange:
-        options = ", ".join(f"--{name.replace('_', '-')}" for name in strange)
-        raise InputError(f"method {method!r} takes no {options}: that is of method 'johnson'")
-    changed = {name.removesuffix("_weight"): value for name, value in weights.items() if name in typed}
-    return TrainingConfig.of(
-        method,
-        **{name: value for name, value in settings.items() if name in typed},
-        weights=replace(config.weights, **changed),
-    )

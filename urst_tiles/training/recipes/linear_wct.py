@@ -1,7 +1,8 @@
 """Li, Liu, Kautz, Yang: "Learning Linear Transformations for Fast Image and Video Style Transfer", CVPR 2019.
 
-The decoder and all of the transformation are trained together, from nothing. Losses as published: content at the
-deepest level against the photo; style as sums, not means, of squared differences of means and Gram matrices.
+The decoder and all of the transformation are trained together, from nothing (URST's own code fixes the published
+transformation and trains the decoder alone). Losses as published: content at the deepest level against the photo; style
+as sums, not means, of squared differences of means and Gram matrices.
 """
 
 from __future__ import annotations
@@ -37,6 +38,10 @@ class LinearWCTTrained(ArbitraryNetwork):
             torch.manual_seed(seed + 1)
             self.snet, self.cnet = MatrixNetwork(channels, widths), MatrixNetwork(channels, widths)
             self.compress, self.unzip = nn.Conv2d(channels, size, 1), nn.Conv2d(size, channels, 1)
+        # As torch fills them, both matrices are near 0 and so is each one's gradient, which has the other as a factor:
+        # the photo would not reach the decoder for thousands of steps. Both begin near 1.
+        for net in (self.snet, self.cnet):
+            nn.init.eye_(net.fc.bias.data.view(size, size))
 
     def of_content(self, features: Tensor) -> Statistics:
         mean = features.mean((2, 3), keepdim=True)
