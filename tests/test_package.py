@@ -16,6 +16,7 @@ import yaml
 import urst_tiles
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "urst_tiles"
 
 LIGHT = ["__init__", "allocator", "errors", "events", "geometry", "ledger", "memory", "options", "runs"]
@@ -155,7 +156,7 @@ def test_the_notebook_runs() -> None:
 
 
 def readme_examples() -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
+    return re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
 
 
 @pytest.mark.parametrize("example", readme_examples())
@@ -173,12 +174,21 @@ def test_commands_of_the_readme_exist() -> None:
     from urst_tiles.cli import app
 
     known = get_command(app).commands  # type: ignore[attr-defined]
-    lines = re.findall(r"urst-tiles ([a-z-]+)(.*)", (ROOT / "README.md").read_text())
+    lines = re.findall(r"urst-tiles ([a-z-]+)(.*)", README)
     assert lines
     for command, rest in lines:
         assert command in known
         options = {name for parameter in known[command].params for name in parameter.opts}
         assert set(re.findall(r"(?<!\w)--[a-z-]+", rest)) <= options | {"--help"}
+
+
+def test_the_readmes_table_of_networks_is_what_their_graphs_say() -> None:
+    from urst_tiles.networks.catalogue import describe_methods
+
+    rows = re.findall(r"^\| `([a-z-]+)` \|.*?\| (image|trained in) \| (\d+) \| (\d+) \|", README, flags=re.MULTILINE)
+    told = {name: (style == "image", int(stride), int(halo)) for name, style, stride, halo in rows}
+    facts = {entry.name: (entry.style_image, entry.stride, entry.halo) for entry in describe_methods()}
+    assert told == {name: fact for name, fact in facts.items() if name != "identity"}
 
 
 def test_runnable_recipes_compile() -> None:
