@@ -3,7 +3,8 @@
     python -m benchmarks.seams PHOTO --style PAINTING --network johnson=mosaic.pth wct=FOLDER collaborative=FOLDER …
 
 Each network is run over the whole photo and window by window with cores of ``--core`` px, with the same statistics.
-Writes benchmarks/results/seams.json and seams.png (error against halo; the paper's halo is 32) and methods.jpg: a row a
+Methods that are not given take part with narrow networks of random weights where ``--samples`` asks for it. Writes
+benchmarks/results/seams.json and seams.png (error against halo; the paper's halo is 32) and methods.jpg: a row a
 method, the whole-image run, the tiled run, and the difference of the two, 16 times enlarged in brightness.
 """
 
@@ -14,13 +15,12 @@ from typing import Any
 
 import imagecodecs
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, save
 from urst_tiles import StyleNetwork, collect_statistics, load_network, open_source, stylize_array
 from urst_tiles.engines.torch import TorchEngine
-from urst_tiles.networks import METHODS
+from urst_tiles.networks import METHODS, sample_network
 from urst_tiles.statistics import Statistics
 
 PAPER = 32
@@ -83,10 +83,12 @@ def draw(found: dict[str, dict[str, Any]]) -> None:
     for name, facts in found.items():
         errors = facts["errors"]
         shares = [100 * error["share_above_1"] for error in errors.values()]
-        axes.plot(list(errors), shares, marker="o", markersize=4, label=f"{name}: exact at {facts['halo']} px")
+        label = f"{name}: exact at {facts['halo']} px" + ("" if facts["published"] else " (random weights)")
+        line = "-" if facts["published"] else "--"
+        axes.plot(list(errors), shares, line, marker="o", markersize=4, label=label)
     axes.axvline(PAPER, color="grey", linestyle=":", label="the paper's halo")
     axes.set(xlabel="halo in px", ylabel="% of pixels off by more than one grey level")
-    axes.legend()
+    axes.legend(fontsize="small")
     figure.savefig(RESULTS / "seams.png", dpi=110)
 
 
@@ -111,20 +113,21 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=600, help="short side that the photo is shrunk to")
     parser.add_argument("--core", type=int, default=160, help="of a window, in pixels")
     parser.add_argument("--style-size", type=int, default=512)
-    parser.add_argument("--threads", type=int, help="of PyTorch")
+    parser.add_argument("--samples", action="store_true", help="other methods with random weights, in the numbers only")
     arguments = parser.parse_args()
-    if arguments.threads:
-        torch.set_num_threads(arguments.threads)
     photo = open_source(arguments.photo).thumbnail(arguments.side)[..., :3].astype(np.uint8)
+    photo = np.ascontiguousarray(photo)
     found, rows = {}, []
     for given in arguments.network:
         name, _, weights = given.partition("=")
-        if METHODS[name].takes_style:
-            network = load_network(name, weights, style=arguments.style, style_size=arguments.style_size)
-        else:
-            network = load_network(name, weights)
-        found[name], row = measure(name, network, np.ascontiguousarray(photo), arguments.core)
+        style = {"style": arguments.style, "style_size": arguments.style_size} if METHODS[name].takes_style else {}
+        facts, row = measure(name, load_network(name, weights, **style), photo, arguments.core)
+        found[name] = {"published": True, **facts}
         rows.append(row)
+    others = [name for name in METHODS if name not in found and METHODS[name].takes_weights]
+    for name in others if arguments.samples else []:
+        facts, _ = measure(name, sample_network(name), photo, arguments.core)
+        found[name] = {"published": False, **facts}
     save("seams", {"size": list(photo.shape[1::-1]), "core": arguments.core, "methods": found})
     draw(found)
     (RESULTS / "methods.jpg").write_bytes(imagecodecs.jpeg8_encode(sheet(rows, 260), level=88))
