@@ -20,6 +20,7 @@ from urst_tiles.errors import NetworkError
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.checkpoints import load_state_dict, read_metadata
 from urst_tiles.networks.johnson_layouts import VALUE_RANGES, ValueRange, translate
+from urst_tiles.networks.layers import Layer, Residual
 from urst_tiles.networks.method import Method, State
 from urst_tiles.networks.normalization import ChannelAffine
 from urst_tiles.networks.styling import Styling
@@ -29,43 +30,6 @@ __all__ = ["METHOD", "JohnsonNetwork", "johnson_network", "load_johnson"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class _Layer(nn.Module):
-    """[upsample →] reflection pad → convolution [→ norm] [→ ReLU]."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        up: bool = False,
-        norm: bool = True,
-        relu: bool = True,
-    ) -> None:
-        super().__init__()
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest") if up else nn.Identity()
-        self.pad = nn.ReflectionPad2d(kernel // 2)
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride)
-        self.norm = nn.InstanceNorm2d(outputs, affine=True) if norm else nn.Identity()
-        self.relu = nn.ReLU() if relu else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.relu(self.norm(self.conv(self.pad(self.upsample(x)))))
-        return y
-
-
-class _Residual(nn.Module):
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first = _Layer(channels, channels, 3)
-        self.second = _Layer(channels, channels, 3, relu=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(self.first(x)) + x
-        return y
 
 
 class JohnsonNetwork(nn.Module):
@@ -83,13 +47,13 @@ class JohnsonNetwork(nn.Module):
         super().__init__()
         full, half, quarter = widths
         self.range_in, self.range_out = _ranges(value_range)
-        self.conv1 = _Layer(3, full, 9)
-        self.conv2 = _Layer(full, half, 3, stride=2)
-        self.conv3 = _Layer(half, quarter, 3, stride=2)
-        self.residual = nn.Sequential(*(_Residual(quarter) for _ in range(blocks)))
-        self.deconv1 = _Layer(quarter, half, 3, up=True)
-        self.deconv2 = _Layer(half, full, 3, up=True)
-        self.deconv3 = _Layer(full, 3, 9, norm=False, relu=False)
+        self.conv1 = Layer(3, full, 9)
+        self.conv2 = Layer(full, half, 3, stride=2)
+        self.conv3 = Layer(half, quarter, 3, stride=2)
+        self.residual = nn.Sequential(*(Residual(quarter) for _ in range(blocks)))
+        self.deconv1 = Layer(quarter, half, 3, up=True)
+        self.deconv2 = Layer(half, full, 3, up=True)
+        self.deconv3 = Layer(full, 3, 9, eps=None)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.conv3(self.conv2(self.conv1(self.range_in(x))))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from urst_tiles.errors import NetworkError
 from urst_tiles.networks.recognition import recognise
+from urst_tiles.networks.renaming import faults
 
 __all__ = ["VALUE_RANGES", "ValueRange", "translate"]
 
@@ -119,7 +120,7 @@ def translate(state: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tenso
     if missing or surplus or len(ranges) not in (0, len(_RANGE_NAMES)):
         raise NetworkError(
             f"{source} looks like a Johnson network ({layout.title}, {blocks} residual blocks), but "
-            f"{_listed(missing, 'missing')} and {_listed(surplus, 'not part of it')}"
+            f"{faults(missing, surplus) or 'its value ranges are not whole'}"
         )
     weights = {ours: _flat_norm(cleaned[theirs], ours) for theirs, ours in names.items()}
     return weights | {name: cleaned[name] for name in ranges}, blocks, layout.value_range
@@ -141,10 +142,3 @@ def _flat_norm(tensor: Tensor, name: str) -> Tensor:
     """The URST code stores a norm's weight as (1, C, 1, 1); it is (C,) here."""
     per_channel = ".norm." in name and tensor.ndim == 4 and tensor.shape[0] == tensor.shape[2] == tensor.shape[3] == 1
     return tensor.reshape(-1) if per_channel else tensor
-
-
-def _listed(names: list[str], what: str) -> str:
-    if not names:
-        return f"nothing is {what}"
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return f"{', '.join(names[:2])}{more} {'is' if len(names) == 1 else 'are'} {what}"

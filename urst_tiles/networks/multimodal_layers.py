@@ -13,6 +13,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from urst_tiles.networks.layers import Layer, Residual
 from urst_tiles.networks.normalization import ChannelAffine
 
 __all__ = ["OWN_EPS", "EnhanceSubnet", "Layer", "RefineSubnet", "Residual", "StyleSubnet"]
@@ -22,45 +23,6 @@ STD = (0.229, 0.224, 0.225)
 
 OWN_EPS = 1e-9
 """Added to variances by the norms that the style subnet's authors wrote themselves; the others are PyTorch's, 1e-5."""
-
-
-class Layer(nn.Module):
-    """[upsample →] reflection pad → convolution [→ norm → ReLU]. ``eps``: of the norm; None for the last layer, which
-    has neither."""
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int = 3,
-        *,
-        stride: int = 1,
-        up: bool = False,
-        eps: float | None = 1e-5,
-        relu: bool = True,
-    ) -> None:
-        super().__init__()
-        self.upsample = nn.Upsample(scale_factor=2, mode="nearest") if up else nn.Identity()
-        self.pad = nn.ReflectionPad2d(kernel // 2)
-        self.conv = nn.Conv2d(inputs, outputs, kernel, stride)
-        self.norm = nn.Identity() if eps is None else nn.InstanceNorm2d(outputs, eps=eps, affine=True)
-        self.relu = nn.ReLU() if relu and eps is not None else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.relu(self.norm(self.conv(self.pad(self.upsample(x)))))
-        return y
-
-
-class Residual(nn.Module):
-    """(N, C, H, W) → the same."""
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.first, self.second = Layer(channels, channels), Layer(channels, channels, relu=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.second(self.first(x)) + x
-        return y
 
 
 def _down(inputs: int, widths: Sequence[int], eps: float = 1e-5) -> list[nn.Module]:

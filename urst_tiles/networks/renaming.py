@@ -6,14 +6,14 @@ Every refusal is one line: what was wanted, what there is.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from torch import Tensor, nn
 
 from urst_tiles.errors import NetworkError
 from urst_tiles.networks.recognition import recognise
 
-__all__ = ["cleaned", "convolution_shape", "fill", "part_of", "refusal", "renamed"]
+__all__ = ["cleaned", "convolution_shape", "faults", "fill", "part_of", "refusal", "renamed"]
 
 _DROPPED = (".running_mean", ".running_var", ".num_batches_tracked")
 """Statistics that training leaves and instance norms do not use."""
@@ -44,9 +44,7 @@ def renamed(state: Mapping[str, Tensor], names: Mapping[str, str], what: str, so
     missing = [name for name in names if name not in state]
     surplus = [name for name in state if name not in names]
     if missing or surplus:
-        raise NetworkError(
-            f"{source} looks like {what}, but {_listed(missing, 'missing')} and {_listed(surplus, 'not part of it')}"
-        )
+        raise NetworkError(f"{source} looks like {what}, but {faults(missing, surplus)}")
     return {ours: _per_channel(state[theirs], ours) for theirs, ours in names.items()}
 
 
@@ -80,9 +78,7 @@ def fill(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
     missing = [name for name in parameters if name not in state]
     surplus = [name for name in state if name not in parameters]
     if missing or surplus:
-        raise NetworkError(
-            f"the weights of {what} do not fit: {_listed(missing, 'missing')} and {_listed(surplus, 'not part of it')}"
-        )
+        raise NetworkError(f"the weights of {what} do not fit: {faults(missing, surplus)}")
     for name, parameter in parameters.items():
         if state[name].shape != parameter.shape:
             raise NetworkError(
@@ -102,8 +98,14 @@ def _first(names: Iterable[str]) -> str:
     return ", ".join(list(names)[:3])
 
 
-def _listed(names: list[str], what: str) -> str:
+def faults(missing: Sequence[str], surplus: Sequence[str]) -> str:
+    """What is wrong with names, in words: "a, b and 3 more are missing and c is not part of it"."""
+    said = (_listed(names, what) for names, what in ((missing, "missing"), (surplus, "not part of it")))
+    return " and ".join(filter(None, said))
+
+
+def _listed(names: Sequence[str], what: str) -> str:
     if not names:
-        return f"nothing is {what}"
+        return ""
     more = f" and {len(names) - 2} more" if len(names) > 2 else ""
     return f"{', '.join(names[:2])}{more} {'is' if len(names) == 1 else 'are'} {what}"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from urst_tiles.errors import NetworkError
 from urst_tiles.networks.recognition import recognise
+from urst_tiles.networks.renaming import faults
 
 __all__ = [
     "DEPTHS",
@@ -145,18 +146,10 @@ def renamed(
     if missing or surplus:
         looks_like = recognise(state)
         hint = f"; these weights look like {looks_like}" if looks_like and len(missing) > len(wanted) // 2 else ""
-        faults = [_listed(missing, "missing"), _listed(surplus, "not part of it")]
-        raise NetworkError(f"{source} is not {what}: {' and '.join(filter(None, faults))}{hint}")
+        raise NetworkError(f"{source} is not {what}: {faults(missing, surplus)}{hint}")
     return {
         f"{ours}.{part}": state[f"{theirs}.{part}"] for theirs, ours in layers.items() for part in ("weight", "bias")
     }
-
-
-def _listed(names: Sequence[str], what: str) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - 2} more" if len(names) > 2 else ""
-    return f"{', '.join(names[:2])}{more} {'is' if len(names) == 1 else 'are'} {what}"
 
 
 def random_vgg(widths: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
