@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PACKAGE = ROOT / "urst_tiles"
 
-LIGHT = ["__init__", "allocator", "errors", "events", "geometry", "ledger", "memory", "options", "runs"]
+LIGHT = ["__init__", "allocator", "errors", "events", "geometry", "interrupts", "ledger", "memory", "options", "runs"]
 """Modules that import neither torch nor pyvips nor dask."""
 
 LAYERS = [
@@ -31,6 +31,7 @@ LAYERS = [
     "options",
     "sources",
     "runs",
+    "sharing",
     "statistics",
     "networks",
     "styles",
@@ -39,7 +40,11 @@ LAYERS = [
     "stores",
     "ledger",
     "shards",
+    "clusters",
+    "driving",
     "scheduling",
+    "trial",
+    "copies",
     "estimating",
     "planning",
     "running",
@@ -48,6 +53,7 @@ LAYERS = [
     "reports",
     "progress",
     "demo",
+    "interrupts",
     "cli",
 ]
 """The dependency order: a module imports from its own layer and from earlier ones."""
@@ -91,7 +97,15 @@ def test_heavy_libraries_live_where_the_design_says() -> None:
         for library in {found.split(".")[0] for found in imports(path, lazy_too=True)} & homes.keys():
             homes[library].add(name)
     assert all(name.startswith(("sources.", "stores.", "training.")) for name in homes["pyvips"])
-    assert homes["dask"] | homes["distributed"] <= {"scheduling", "lazy", "cli", "sources.arrays", "sources"}
+    assert homes["dask"] | homes["distributed"] <= {
+        "clusters",
+        "driving",
+        "scheduling",
+        "lazy",
+        "cli",
+        "sources.arrays",
+        "sources",
+    }
 
 
 def test_imports_go_one_way() -> None:

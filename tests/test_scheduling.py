@@ -11,9 +11,9 @@ from distributed import Client, LocalCluster
 
 from tests.support import picture, tree, write_tiff
 from urst_tiles import load_network, stylize
+from urst_tiles.clusters import local_client
 from urst_tiles.errors import SourceError
 from urst_tiles.events import Event, RunStarted, ShardFinished, TilesFinished
-from urst_tiles.scheduling import local_client
 from urst_tiles.shards import ShardReport
 
 

@@ -13,6 +13,7 @@ import typer
 
 from urst_tiles import __version__
 from urst_tiles.errors import InputError, UrstTilesError
+from urst_tiles.interrupts import Interrupted, stop_on_signals
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
 from urst_tiles.training.cli import train_command
 
@@ -117,21 +118,44 @@ def stylize_command(
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://host:port.")
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option("--workers", help="Run in as many processes, a GPU each. [default: threads of this one]"),
+    ] = None,
+    shards: Annotated[
+        str | None,
+        typer.Option("--shards", metavar="I/N", help="Only part I of N: one call each, for job arrays without Dask."),
+    ] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout",
+            help="Seconds without a sign after which another worker gets a shard. "
+            "[default: 10 times the slowest so far, at least 900]",
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Stylize a raster of any size. An interrupted run goes on when the same command is given again."""
+    """Stylize a raster of any size. An interrupted run goes on when the same command is given again.
+
+    Ctrl-C once finishes the shards in flight and stops, twice stops now.
+    """
     from urst_tiles.progress import ProgressBar
     from urst_tiles.reports import run_report_text
     from urst_tiles.stylizing import stylize
 
     chosen = _network(network, weights, style, alpha, preserve_color=preserve_color, style_size=style_size)
-    with ProgressBar(quiet=quiet) as bar, _client(scheduler) as client:
+    with ProgressBar(quiet=quiet) as bar, stop_on_signals() as stop, _client(scheduler) as client:
         report = stylize(
             source,
             target,
             network=chosen,
             client=client,
+            workers=workers,
+            shards=shards,
+            timeout=timeout,
+            stop=stop,
             overwrite=overwrite,
             keep_store=keep_store,
             callbacks=(bar,),
@@ -268,11 +292,14 @@ def demo_command(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Entry point: one line on stderr and exit status 2 for what the user can mend, 1 for the rest, 130 for Ctrl-C."""
+    """Entry point: one line on stderr and exit status 2 for what the user can mend, 1 for the rest, 130 for Ctrl-C,
+    143 for SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
     try:
         app(words, standalone_mode=False)
+    except Interrupted as stopped:
+        _fail(str(stopped), stopped.status, debug=debug)
     except UrstTilesError as error:
         _fail(f"error: {_one_line(error)}", 2, debug=debug)
     except KeyboardInterrupt:

@@ -11,9 +11,11 @@ __all__ = [
     "MemoryBudgetError",
     "NetworkError",
     "RunMismatchError",
+    "RunStopped",
     "SourceError",
     "StoreError",
     "UrstTilesError",
+    "WorkerError",
 ]
 
 
@@ -39,6 +41,14 @@ class StoreError(UrstTilesError):
 
 class RunMismatchError(StoreError):
     """The target holds a run with other settings than the ones asked for."""
+
+
+class WorkerError(UrstTilesError):
+    """A worker died or hung, and there is no other one to do its work. The same call goes on."""
+
+
+class RunStopped(UrstTilesError):  # noqa: N818  (not an error: what was asked for)
+    """The run stopped because it was asked to. What is done is on disk; the same call goes on."""
 
 
 class MemoryBudgetError(UrstTilesError):

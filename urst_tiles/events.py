@@ -1,4 +1,4 @@
-"""What a run tells its callbacks. Events are values; the library itself never prints."""
+"""What a run tells its callbacks, and what it asks. Events are values; the library itself never prints."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ __all__ = [
     "RunFinished",
     "RunStarted",
     "ShardFinished",
+    "Stop",
     "TilesFinished",
 ]
 
 
 @dataclass(frozen=True, slots=True)
 class PhaseStarted:
-    """A part of the run begins: "spool", "statistics", "shards", "pyramid" or "export"."""
+    """A part of the run begins: "wait" (for another part of it), "spool", "statistics", "pyramid" or "export"."""
 
     name: str
 
@@ -38,7 +39,7 @@ class RunStarted:
     """The shards are about to be computed."""
 
     shards: int
-    # all shards of the run
+    # all shards to do: those of the run, or of this part of it
     shards_done: int
     # of these, done by an earlier run
     pixels: int
@@ -80,3 +81,7 @@ class RunFinished:
 
 Event = PhaseStarted | PhaseProgress | RunStarted | TilesFinished | ShardFinished | RunFinished
 Callback = Callable[[Event], None]
+
+Stop = Callable[[], bool]
+"""Asked between shards and tiles; once it says True the run stops at the next place to go on from. ``Event.is_set`` of
+``threading`` is one."""

@@ -1,9 +1,9 @@
 """The ledger: which shards are done, on disk, crash-safe.
 
-One append-only file of fixed-size records. A record is appended, and forced to disk, only after the shard it speaks
-of is on disk. A record carries its own checksum, so one torn by a crash is told apart from a whole one and simply
-does not count: its shard is computed again. Nothing here is proportional to pixels; a shard costs one record on disk
-and one byte in memory.
+One append-only file of fixed-size records for each process that works at a run; what any of them holds is done. A
+record is appended, and forced to disk, only after the shard it speaks of is on disk. A record carries its own
+checksum, so one torn by a crash is told apart from a whole one and simply does not count: its shard is computed
+again. Nothing here is proportional to pixels; a shard costs one record on disk and one byte in memory.
 """
 
 from __future__ import annotations
@@ -54,7 +54,10 @@ class Record:
 
 
 class Ledger:
-    """Open for reading and appending; used as a context manager. One writer at a time."""
+    """Open for reading and appending; used as a context manager.
+
+    Reads every ledger that stands beside ``path``, appends to ``path`` alone: one writer a file at a time.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -62,8 +65,7 @@ class Ledger:
         # level → one byte a shard, grown as needed: 1 where it is done
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            for record in self.records():
-                self._mark(record.level, record.index, done=True)
+            self.refresh()
             self._file = path.open("ab", buffering=0)
             # A torn last record would put every later one out of step.
             self._file.truncate(self._file.tell() - self._file.tell() % _SIZE)
@@ -89,14 +91,18 @@ class Ledger:
         return self._done.get(level, b"").count(1)
 
     def records(self) -> Iterator[Record]:
-        """Every whole record on disk, in the order it was written."""
-        if not self._path.exists():
-            return
-        with self._path.open("rb") as file:
-            while data := file.read(_SIZE):
-                record = Record.unpack(data)
-                if record is not None:
-                    yield record
+        """Every whole record on disk, file by file, in the order it was written."""
+        for path in sorted(self._path.parent.glob("*.log")):
+            with path.open("rb") as file:
+                while data := file.read(_SIZE):
+                    record = Record.unpack(data)
+                    if record is not None:
+                        yield record
+
+    def refresh(self) -> None:
+        """Take note of what other processes have added since."""
+        for record in self.records():
+            self._mark(record.level, record.index, done=True)
 
     def add(self, record: Record) -> None:
         """Append and force to disk.

@@ -9,7 +9,7 @@ from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
 from urst_tiles.memory import format_bytes, parse_bytes
 
-__all__ = ["DEFAULT_WINDOW", "RunKeywords", "RunOptions"]
+__all__ = ["DEFAULT_WINDOW", "Part", "RunKeywords", "RunOptions"]
 
 DEFAULT_WINDOW = 1064
 """Side of a window, in pixels: the paper's."""
@@ -71,6 +71,42 @@ class RunOptions:
     def budget(self) -> int | None:
         """The memory budget in bytes."""
         return self.memory if isinstance(self.memory, int) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part ``index`` (from 1) of a run that is split into ``count``. Raises InputError for anything else."""
+
+    index: int
+    count: int
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.index <= self.count:
+            raise InputError(
+                f"there is no part {self.index} of {self.count}; parts are numbered from 1, like 1/4 to 4/4"
+            )
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
+
+    @staticmethod
+    def of(part: Part | tuple[int, int] | str | None) -> Part | None:
+        """A part from any of the ways to write one.
+
+        Raises:
+            InputError: it is not two whole numbers, or there is no such part.
+        """
+        if part is None or isinstance(part, Part):
+            return part
+        try:
+            index, count = (int(number) for number in (part.split("/") if isinstance(part, str) else part))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"shards {part!r} is not PART/PARTS: two whole numbers, like 2/8") from error
+        return Part(index, count)
+
+    def of_shards(self, shards: int) -> range:
+        """The indices that are this part's: neighbours, so that its reading stays local."""
+        return range(shards * (self.index - 1) // self.count, shards * self.index // self.count)
 
 
 def parse_region(region: Window | tuple[int, int, int, int] | str | None) -> Window | None:

@@ -13,6 +13,7 @@ from urst_tiles.events import Event, PhaseProgress, PhaseStarted, RunFinished, R
 __all__ = ["ProgressBar"]
 
 _PHASES = {
+    "wait": "waiting",
     "spool": "unpacking",
     "statistics": "thumbnail",
     "shards": "stylizing",

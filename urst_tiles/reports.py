@@ -58,8 +58,11 @@ def plan_text(plan: RunPlan) -> str:
 
 def run_report_text(report: RunReport) -> str:
     """What a run did, in a few lines."""
+    part = f"part {report.part} of {report.target} is done; " if report.part else ""
     lines = [
-        f"wrote      {report.target} ({report.width} x {report.height} px)",
+        f"wrote      {report.target} ({report.width} x {report.height} px)"
+        if report.finished
+        else f"part       {part}the last part to end finishes it",
         f"shards     {report.shards} computed"
         + (f", {report.shards_before} taken over from an interrupted run" if report.shards_before else ""),
         f"time       {format_seconds(report.seconds)}, shards at {report.megapixels_per_second:.2f} MP/s",

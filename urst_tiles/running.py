@@ -8,21 +8,34 @@ import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from urst_tiles import __version__
-from urst_tiles.errors import RunMismatchError
+from urst_tiles.clusters import local_client, local_workers
+from urst_tiles.driving import Patience
+from urst_tiles.errors import RunMismatchError, RunStopped
 from urst_tiles.estimating import store_layout
-from urst_tiles.events import Callback, Event, PhaseProgress, PhaseStarted, RunStarted, ShardFinished, TilesFinished
+from urst_tiles.events import (
+    Callback,
+    Event,
+    PhaseProgress,
+    PhaseStarted,
+    RunStarted,
+    ShardFinished,
+    Stop,
+    TilesFinished,
+)
 from urst_tiles.geometry import Window
 from urst_tiles.ledger import Ledger, Record
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunOptions
 from urst_tiles.planning import RunPlan
-from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run, write_atomically
-from urst_tiles.scheduling import ShardJob, local_client, run_shards
+from urst_tiles.runs import RunFolder, RunRecord, raster_settings, read_run, save_record, write_atomically
+from urst_tiles.scheduling import ShardJob, run_shards
 from urst_tiles.shards import ShardReport, crc32, to_rgb
+from urst_tiles.sharing import Seat, gate
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.spool import spool
 from urst_tiles.statistics import Statistics, collect_statistics
@@ -31,7 +44,18 @@ from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["Run", "begin", "freeze_for", "make_pyramid", "make_record", "make_shards", "teller"]
+__all__ = [
+    "Run",
+    "back_and_forth",
+    "enter",
+    "everything_done",
+    "freeze_for",
+    "make_pyramid",
+    "make_record",
+    "make_shards",
+    "stop_if_asked",
+    "teller",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +96,44 @@ def make_record(
     return RunRecord(settings, source.fingerprint(), versions | {name: version(name) for name in libraries})
 
 
-def begin(
+def enter(
+    source: Source,
+    network: StyleNetwork,
+    plan: RunPlan,
+    options: RunOptions,
+    record: RunRecord,
+    statistics: Statistics | None,
+    tell: Callback,
+    *,
+    seat: Seat,
+    folder: RunFolder,
+    overwrite: bool,
+    stop: Stop,
+) -> Run:
+    """Take a seat at the run that stands in a folder, or begin it: with the gate held, so that of several processes one
+    creates it and the others find it.
+
+    Raises:
+        StoreError: what stands there is not this run, or another process is at it.
+    """
+    with gate(folder, stop, tell):
+        folder.discard_new()
+        state = folder.state(record, overwrite=overwrite)
+        if state == "resume" or overwrite:
+            seat.check()
+        if state == "new":
+            folder.clear()
+        run = _begin(source, network, plan, options, folder, record, statistics, tell, stop, resume=state == "resume")
+        if run.resumed and seat.alone():
+            run.store.clean_partials()
+        seat.take()
+        if run.resumed:
+            with Ledger(seat.ledger) as ledger:
+                _check_source(run, ledger)
+    return run
+
+
+def _begin(
     source: Source,
     network: StyleNetwork,
     plan: RunPlan,
@@ -81,6 +142,7 @@ def begin(
     record: RunRecord,
     statistics: Statistics | None,
     tell: Callback,
+    stop: Stop,
     *,
     resume: bool,
 ) -> Run:
@@ -93,13 +155,13 @@ def begin(
         if not source.info.random_access:
             tell(PhaseStarted("spool"))
             folder.spool.mkdir(exist_ok=True)
-            readable = spool(source, folder.spool)
+            readable = spool(source, folder.spool, progress=lambda _: stop_if_asked(stop, "the raster was unpacked"))
         if resume:
             statistics = Statistics.load(folder.statistics)
         else:
             tell(PhaseStarted("statistics"))
         frozen, used = freeze_for(readable, network, statistics, options.thumbnail)
-        store = _store(folder, source, plan, record, used, resume=resume)
+        store = OmeZarrStore.open(folder.store) if resume else _create(folder, source, plan, record, used)
     return Run(readable, plan, options, folder, record, frozen, used, store, resume)
 
 
@@ -118,14 +180,28 @@ def freeze_for(
     return network.freeze(statistics), statistics
 
 
-def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback) -> list[ShardReport]:
-    """Compute every shard that the ledger does not hold; returns the reports of those computed now."""
+def make_shards(
+    run: Run,
+    ledger: Ledger,
+    shards: range,
+    cluster: Client | int | None,
+    tell: Callback,
+    stop: Stop,
+    patience: Patience,
+) -> list[ShardReport]:
+    """Compute those of ``shards`` that the ledger does not hold; returns the reports of those computed now.
+
+    ``cluster`` is a Dask client, a number of processes to start here, or None for threads in this one.
+
+    Raises:
+        RunStopped: it was asked for before all were done.
+    """
     tiles = run.plan.tiles
     if run.resumed:
-        _check_resumed(run, ledger)
-    todo = [index for index in range(len(tiles)) if (0, index) not in ledger]
-    missing = sum(tiles[index].core.area for index in todo)
-    tell(RunStarted(len(tiles), len(tiles) - len(todo), tiles.region.area, tiles.region.area - missing))
+        _forget_missing(run, ledger)
+    todo = [index for index in shards if (0, index) not in ledger]
+    pixels, missing = (sum(tiles[index].core.area for index in indices) for indices in (shards, todo))
+    tell(RunStarted(len(shards), len(shards) - len(todo), pixels, pixels - missing))
     reports: list[ShardReport] = []
 
     def on_report(report: ShardReport) -> None:
@@ -144,21 +220,53 @@ def make_shards(run: Run, ledger: Ledger, client: Client | None, tell: Callback)
         device=run.options.device,
         precision=run.options.precision,
     )
-    if todo:
-        with contextlib.nullcontext(client) if client is not None else local_client(run.plan.in_flight) as chosen:
+    if todo and not stop():
+        with _cluster(cluster, run) as (chosen, room):
             run_shards(
                 job,
-                todo,
+                back_and_forth(todo, tiles.grid[1]),
                 client=chosen,
-                in_flight=run.plan.in_flight if client is None else _room(chosen),
+                in_flight=room,
                 on_report=on_report,
                 on_tiles=lambda shard, pixels: tell(TilesFinished(shard, pixels)),
+                stop=stop,
+                patience=patience,
             )
+    if len(reports) < len(todo):
+        stop_if_asked(stop, f"{len(shards) - len(todo) + len(reports)} of {len(shards)} shards were done")
     return reports
 
 
-def make_pyramid(run: Run, ledger: Ledger, tell: Callback) -> None:
-    """Every level from the one before it, shard by shard; what an interrupted run made is not made again."""
+def back_and_forth(indices: Sequence[int], columns: int) -> Iterator[int]:
+    """Shards row by row, every second row from its end: the next one always touches the one before."""
+    for row, members in groupby(indices, lambda index: index // columns):
+        found = list(members)
+        yield from (reversed(found) if row % 2 else found)
+
+
+def everything_done(run: Run, ledger: Ledger) -> bool:
+    """Whether every shard of full size is done, whoever did it."""
+    ledger.refresh()
+    shards, columns = range(len(run.plan.tiles)), _columns(run.store, 0)
+    return all((0, index) in ledger and run.store.has_shard(0, *divmod(index, columns)) for index in shards)
+
+
+def stop_if_asked(stop: Stop, done: str) -> None:
+    """
+    Raises:
+        RunStopped: it is asked for; ``done`` says how far the run has come.
+    """
+    if stop():
+        raise RunStopped(f"stopped as asked when {done}; the same command goes on")
+
+
+def make_pyramid(run: Run, ledger: Ledger, tell: Callback, stop: Stop) -> None:
+    """Every level from the one before it, shard by shard; what an interrupted run made is not made again.
+
+    Raises:
+        RunStopped: it was asked for.
+    """
+    stop_if_asked(stop, "all shards were done")
     tell(PhaseStarted("pyramid"))
     total = sum(1 for _ in pyramid_shards(run.store.layout))
 
@@ -169,6 +277,7 @@ def make_pyramid(run: Run, ledger: Ledger, tell: Callback) -> None:
         ledger.add(Record(level, index(level, row, col)))
         done = sum(ledger.count(smaller) for smaller in range(1, len(run.store.levels)))
         tell(PhaseProgress("pyramid", done, total))
+        stop_if_asked(stop, f"{done} of {total} shards of the pyramid were done")
 
     build_pyramid(
         run.store,
@@ -189,37 +298,40 @@ def teller(callbacks: Sequence[Callback]) -> Callback:
     return tell
 
 
-def _store(
-    folder: RunFolder, source: Source, plan: RunPlan, record: RunRecord, statistics: Statistics, *, resume: bool
+def _create(
+    folder: RunFolder, source: Source, plan: RunPlan, record: RunRecord, statistics: Statistics
 ) -> OmeZarrStore:
-    if resume:
-        store = OmeZarrStore.open(folder.store)
-        store.clean_partials()
-        return store
-    store = OmeZarrStore.create(folder.store, store_layout(source.info, plan.tiles, Path(source.name).stem))
+    """The empty store with all that makes it a run: it gets its name when that is complete, so that a run killed here
+    is begun again and one that has its name can be gone on with."""
+    OmeZarrStore.create(folder.new, store_layout(source.info, plan.tiles, Path(source.name).stem))
+    notes = folder.new / folder.notes.name
     # A group of its own, so that Zarr knows what the folder is.
-    write_atomically(folder.notes / "zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n')
-    statistics.save(folder.statistics)
-    folder.save_record(record)
-    return store
+    write_atomically(notes / "zarr.json", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}\n')
+    statistics.save(notes / folder.statistics.name)
+    save_record(folder.new, record)
+    folder.reveal()
+    return OmeZarrStore.open(folder.store)
 
 
-def _check_resumed(run: Run, ledger: Ledger) -> None:
-    """Forget shards whose files are gone; when the source's fingerprint changed, see that the pixels used are still
-    those there are.
+def _check_source(run: Run, ledger: Ledger) -> None:
+    """When the source's fingerprint changed, see that the pixels used are still those there are.
 
     A file that was truncated and is whole again goes on; one that was edited is refused.
     """
     there = read_run(run.folder.store)
-    tiles, changed = run.plan.tiles, there is None or there.source != run.record.source
+    if there is not None and there.source == run.record.source:
+        return
+    for record in ledger.records():
+        if record.level == 0 and run.store.has_shard(0, *divmod(record.index, _columns(run.store, 0))):
+            _check_pixels(run.source, run.plan.tiles[record.index].window, record)
+    run.folder.save_record(run.record)
+
+
+def _forget_missing(run: Run, ledger: Ledger) -> None:
+    """Forget shards whose files are gone."""
     for record in list(ledger.records()):
-        row, col = divmod(record.index, _columns(run.store, record.level))
-        if not run.store.has_shard(record.level, row, col):
+        if not run.store.has_shard(record.level, *divmod(record.index, _columns(run.store, record.level))):
             ledger.forget(record.level, record.index)
-        elif changed and record.level == 0:
-            _check_pixels(run.source, tiles[record.index].window, record)
-    if changed:
-        run.folder.save_record(run.record)
 
 
 def _check_pixels(source: Source, window: Window, record: Record) -> None:
@@ -235,9 +347,18 @@ def _columns(store: OmeZarrStore, level: int) -> int:
     return -(-store.levels[level][0] // store.layout.shard)
 
 
-def _room(client: Client) -> int:
-    """Shards to keep in flight on a cluster: two a worker."""
-    return max(2, 2 * len(client.scheduler_info(n_workers=-1)["workers"]))
+@contextlib.contextmanager
+def _cluster(cluster: Client | int | None, run: Run) -> Iterator[tuple[Client, int]]:
+    """A client, and how many shards to keep in flight with it."""
+    each = run.plan.in_flight
+    if cluster is None:
+        with local_client(each) as client:
+            yield client, each
+    elif isinstance(cluster, int):
+        with local_workers(cluster, each, device=run.options.device) as client:
+            yield client, cluster * each
+    else:
+        yield cluster, max(2, 2 * len(cluster.scheduler_info(n_workers=-1)["workers"]))
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 While a run is under way everything it writes stands in ``<target>.partial.zarr``; the target's own name appears only
 when the result is whole, by a rename. Beside the arrays that folder holds ``urst/``: ``run.json``,
-``statistics.safetensors`` and ``ledger/``.
+``statistics.safetensors``, ``ledger/`` and, while processes work at the run, ``locks/``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
-
 from urst_tiles.errors import RunMismatchError, StoreError
 from urst_tiles.sources.base import Source
 
-__all__ = ["RunFolder", "RunRecord", "read_run", "sha256", "write_atomically"]
+__all__ = ["RunFolder", "RunRecord", "read_run", "save_record", "sha256", "write_atomically"]
 
 
 _REPLACED = ".replaced"
@@ -66,10 +64,18 @@ class RunFolder:
         # "notes" beside the arrays
         self.notes = self.store / "urst"
         self.spool = target.with_name(target.name + ".partial.spool")
+        # stands only while a process creates, joins or leaves the run
+        self.gate = target.with_name(target.name + ".partial.lock")
+        # what becomes the store when all that makes it a run is in it
+        self.new = target.with_name(target.name + ".partial.new.zarr")
 
     @property
-    def ledger(self) -> Path:
-        return self.notes / "ledger" / "main.log"
+    def ledgers(self) -> Path:
+        return self.notes / "ledger"
+
+    @property
+    def locks(self) -> Path:
+        return self.notes / "locks"
 
     @property
     def statistics(self) -> Path:
@@ -96,7 +102,7 @@ class RunFolder:
         """
         if overwrite:
             return "new"
-        if self.target.exists():
+        if self.target.exists() and not self.exported():
             raise StoreError(f"{self.target} exists; choose another name or use overwrite (--overwrite) to replace it")
         if not self.store.exists():
             return "new"
@@ -115,7 +121,7 @@ class RunFolder:
 
     def clear(self) -> None:
         """Remove an unfinished run. The target itself stays until it is replaced by the new result."""
-        for leftover in (self.store, self.target.with_name(self.target.name + _REPLACED)):
+        for leftover in (self.store, self.new, self.target.with_name(self.target.name + _REPLACED)):
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
@@ -126,42 +132,59 @@ class RunFolder:
         if self.spool.exists():
             shutil.rmtree(self.spool)
 
-    @contextlib.contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep a second run from writing the same store.
+    def save_record(self, record: RunRecord) -> None:
+        save_record(self.store, record)
+
+    def discard_new(self) -> None:
+        """Remove what a creation or an ending that was killed left. Only with the gate held."""
+        shutil.rmtree(self.new, ignore_errors=True)
+
+    def mark_export(self) -> None:
+        """Note that everything is done but the export, and what stands under the target's name before it."""
+        write_atomically(self.notes / "export.json", (json.dumps(_identity(self.target)) + "\n").encode())
+
+    def exported(self) -> bool:
+        """Whether the target is this run's own export, and only the store is to be put away."""
+        try:
+            before = json.loads((self.notes / "export.json").read_text())
+        except (OSError, ValueError):
+            return False
+        return self.target.exists() and before != _identity(self.target)
+
+    def reveal(self) -> None:
+        """Give a store that was created as ``new`` its name: from now on there is a run to go on with.
 
         Raises:
-            StoreError: another run holds it.
+            StoreError: it cannot be renamed.
         """
-        lock = FileLock(self.notes / "run.lock")
-        try:
-            lock.acquire(timeout=0)
-        except Timeout as error:
-            raise StoreError(f"{self.store} is being written by another run; wait for it to end") from error
-        try:
-            yield
-        finally:
-            lock.release()
-
-    def save_record(self, record: RunRecord) -> None:
-        write_atomically(self.notes / "run.json", (json.dumps(record.to_json(), indent=2) + "\n").encode())
+        _replace(self.new, self.store)
 
     def finish_omezarr(self) -> None:
         """Give the finished store the target's name."""
-        self._unlock_for_good()
+        self._forget_seats()
         _replace(self.store, self.target)
 
     def finish_export(self, *, keep_store: bool) -> None:
         """The target is exported: remove the store it was made from, or keep it as ``<target>.zarr``."""
-        self._unlock_for_good()
+        self._forget_seats()
         if keep_store:
             _replace(self.store, self.target.with_name(self.target.name + ".zarr"))
         else:
-            shutil.rmtree(self.store)
+            # Under a name that is nobody's run: half of it removed would not be one to go on with.
+            _replace(self.store, self.new)
+            shutil.rmtree(self.new)
 
-    def _unlock_for_good(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            (self.notes / "run.lock").unlink()
+    def _forget_seats(self) -> None:
+        shutil.rmtree(self.locks, ignore_errors=True)
+
+
+def save_record(store: Path, record: RunRecord) -> None:
+    """Write the record of a run into its store.
+
+    Raises:
+        StoreError: it cannot be written.
+    """
+    write_atomically(store / "urst" / "run.json", (json.dumps(record.to_json(), indent=2) + "\n").encode())
 
 
 def read_run(store: Path) -> RunRecord | None:
@@ -213,18 +236,27 @@ def raster_settings(source: Source) -> dict[str, Any]:
 def _replace(source: Path, target: Path) -> None:
     """Rename, replacing a folder or file that stands there."""
     try:
+        old = target.with_name(target.name + _REPLACED)
         if target.exists():
-            old = target.with_name(target.name + _REPLACED)
             target.rename(old)
             source.rename(target)
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink()
         else:
             source.rename(target)
+        if old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
     except OSError as error:
         raise StoreError(f"cannot rename {source} to {target}: {error.strerror or error}") from error
+
+
+def _identity(path: Path) -> list[int] | None:
+    """Tells a file from another one under its name; None where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_ino, found.st_mtime_ns, found.st_size]
 
 
 def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

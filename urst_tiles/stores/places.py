@@ -77,6 +77,9 @@ class Folder:
         return (self._path / key).is_file()
 
     def put(self, key: str, parts: Iterable[bytes]) -> None:
+        # A straggler of a run that is over must not begin the store anew.
+        if not self._path.is_dir():
+            raise StoreError(f"{self._path} is gone: another process finished or removed this run")
         write_durably(self._path / key, parts)
 
     def reader(self) -> ZarrStore:

@@ -1,0 +1,95 @@
+"""Ctrl-C and SIGTERM, as a flag in Python and as real signals to a real process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.faults_support import ended, recorded, start, wait_for
+from tests.support import left_in, picture, tree, write_tiff
+from urst_tiles import load_network, stylize
+from urst_tiles.errors import RunStopped
+from urst_tiles.events import Event, PhaseProgress, PhaseStarted, ShardFinished
+from urst_tiles.interrupts import Interrupted, StopFlag, stop_on_signals
+
+IDENTITY = load_network("identity")
+
+
+@pytest.mark.parametrize("phase", ["statistics", "shards", "pyramid", "export"])
+def test_a_run_that_is_asked_to_stop_goes_on_to_the_same_bytes(tmp_path: Path, phase: str) -> None:
+    source = write_tiff(tmp_path / "in.tif", picture(300, 400))
+    asked, events = StopFlag(), list[Event]()
+
+    def watch(event: Event) -> None:
+        events.append(event)
+        match event:
+            case PhaseStarted(name) | PhaseProgress(name, _, _) if name == phase:
+                asked.signal = signal.SIGINT
+            case ShardFinished() if phase == "shards":
+                asked.signal = signal.SIGINT
+
+    with pytest.raises(RunStopped, match="the same command goes on"):
+        stylize(source, tmp_path / "o.tif", network=IDENTITY, window=32, stop=asked, callbacks=[watch], keep_store=True)
+    finished = [event for event in events if isinstance(event, ShardFinished)]
+    # 12 shards; those in flight, at most two, are finished and none is begun.
+    assert len(finished) in {"statistics": {0}, "shards": {1, 2, 3}}.get(phase, {12})
+    assert left_in(tmp_path) == ["in.tif", "o.tif.partial.zarr"]
+    report = stylize(source, tmp_path / "o.tif", network=IDENTITY, window=32, keep_store=True)
+    assert report.shards_before == len(finished)
+    stylize(source, tmp_path / "calm.tif", network=IDENTITY, window=32, keep_store=True)
+    assert tree(tmp_path / "o.tif.zarr") == tree(tmp_path / "calm.tif.zarr")
+    assert (tmp_path / "o.tif").read_bytes() == (tmp_path / "calm.tif").read_bytes()
+
+
+def test_the_handlers_are_there_only_while_they_are_needed() -> None:
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+
+    def stopped_run() -> None:
+        with stop_on_signals() as asked:
+            assert not asked()
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked()
+            raise RunStopped("stopped as asked")
+
+    with pytest.raises(Interrupted) as caught:
+        stopped_run()
+    assert caught.value.status == 143
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_signals_to_a_run_with_workers_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """The whole process group is signalled, as a terminal and a batch system do."""
+    source = write_tiff(tmp_path / "in.tif", picture(1100, 1300), tile=128)
+    target = tmp_path / "o.zarr"
+    for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143)):
+        process, before = start(source, target, "--workers", 2), recorded(target)
+        assert wait_for(process, lambda before=before: recorded(target) > before)  # type: ignore[misc]
+        os.killpg(process.pid, number)
+        found, err = ended(process)
+        assert found == status, err
+        assert err.splitlines()[0].startswith("stopping when the work in flight is on disk")
+        assert err.splitlines()[1].startswith("stopped as asked when")
+        assert len(err.splitlines()) == 2
+        # Those in flight were finished and recorded: nothing half-written is left.
+        assert not list(tmp_path.rglob("*.partial"))
+        assert before < recorded(target) < 99
+    stylize(source, target, network=IDENTITY, window=32, thumbnail=64)
+    stylize(source, tmp_path / "calm.zarr", network=IDENTITY, window=32, thumbnail=64)
+    assert tree(target) == tree(tmp_path / "calm.zarr")
+
+
+def test_twice_stops_now(tmp_path: Path) -> None:
+    source = write_tiff(tmp_path / "in.tif", picture(1100, 1300), tile=128)
+    process = start(source, tmp_path / "o.zarr")
+    assert wait_for(process, lambda: recorded(tmp_path / "o.zarr") > 0)
+    process.send_signal(signal.SIGSTOP)  # so that both are there when it goes on
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGCONT)
+    status, err = ended(process)
+    assert status in (130, 143)
+    assert err.splitlines()[-1] == "stopped; the same command goes on where it stopped"
+    assert not (tmp_path / "o.zarr").exists()
