@@ -66,3 +66,23 @@ def test_counts_are_those_of_the_shards(plan: TilePlan) -> None:
     tiles = [tile for shard in plan for tile in shard.tiles]
     assert plan.tile_count == len(tiles)
     assert plan.window_pixels == sum(tile.window.area for tile in tiles)
+
+
+@st.composite
+def strips(draw: st.DrawFn) -> TilePlan:
+    """One row of pixels of many shards, with halos from nothing to many shards wide."""
+    stride = draw(st.sampled_from([1, 2, 4]))
+    halo = stride * draw(st.integers(0, 80))
+    window = 2 * halo + stride * draw(st.integers(1, 9))
+    width = draw(st.integers(1, 3000))
+    col = draw(st.integers(0, width - 1))
+    region = Window(col, 0, draw(st.integers(1, width - col)), 1)
+    return plan_tiles(width, 1, window=window, halo=halo, stride=stride, region=region)
+
+
+@given(strips())
+@settings(max_examples=100, deadline=None)
+def test_counts_of_long_strips_are_those_of_the_shards(plan: TilePlan) -> None:
+    tiles = [tile for shard in plan for tile in shard.tiles]
+    assert plan.tile_count == len(tiles)
+    assert plan.window_pixels == sum(tile.window.area for tile in tiles)

@@ -2,27 +2,73 @@
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
+from math import ceil
+
 import numpy as np
 import psutil
 
 from urst_tiles.allocator import can_return_memory
+from urst_tiles.copies import padding_copy_bytes
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
-from urst_tiles.networks.footprint import parameter_bytes, peak_activation_bytes
+from urst_tiles.networks.footprint import Footprint, parameter_bytes
+from urst_tiles.networks.lean import lean
+from urst_tiles.networks.moments import Covariance
+from urst_tiles.shards import largest_batch
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
 from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
 
-__all__ = ["estimate_memory", "store_layout"]
+__all__ = ["NetworkCosts", "estimate_memory", "store_layout"]
 
 _MIB = 2**20
 # What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what
 # is resident after their import. Measured by benchmarks/memory.py, rounded up.
 _RUNNING = 96 * _MIB
 _LEAST_RUNTIME = 256 * _MIB
+# What a moment is summed from: a part of a feature map of 2^21 elements in float64, twice.
+_MEASURING = 2 * 8 * 2**21
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkCosts:
+    """What a network takes at any size. Its graphs are recorded once, however many plans are weighed against a
+    budget."""
+
+    weights: int
+    # bytes, as loaded and frozen
+    unfrozen: Footprint
+    # of the pass over the thumbnail
+    frozen: Footprint
+    # of windows
+    copied: tuple[float, float]
+    # bytes a pixel of the largest map that a pad copies: unfrozen, frozen
+    channels: int
+    # of the widest covariance, 0 where no norm takes one
+
+    @classmethod
+    def of(cls, network: StyleNetwork, frozen: FrozenNetwork) -> NetworkCosts:
+        """Raises NetworkError where a graph cannot be recorded."""
+        covariances = [len(m.mean) for m in network.neutral_statistics.values() if isinstance(m, Covariance)]
+        # What the thumbnail goes through; a copy, because the layout of its weights changes.
+        unfrozen = lean(copy.deepcopy(network.plain))
+        side = max(network.minimum, network.stride)
+        return cls(
+            weights=2 * parameter_bytes(network.module),
+            unfrozen=Footprint.of(unfrozen),
+            frozen=Footprint.of(frozen),
+            copied=(padding_copy_bytes(unfrozen, side), padding_copy_bytes(frozen, side)),
+            channels=max(covariances, default=0),
+        )
+
+
+def _padding(copied: float, pixels: int) -> MemoryPart:
+    return MemoryPart("padding", ceil(copied * pixels), f"{pixels:,} px x {copied:.0f} bytes: a map copied by a pad")
 
 
 def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayout:
@@ -42,8 +88,7 @@ def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayo
 
 def estimate_memory(
     source: Source,
-    network: StyleNetwork,
-    frozen: FrozenNetwork,
+    costs: NetworkCosts,
     tiles: TilePlan,
     batch: int,
     in_flight: int,
@@ -63,12 +108,12 @@ def estimate_memory(
             max(psutil.Process().memory_info().rss, _LEAST_RUNTIME) + _RUNNING,
             f"this process now, and {_RUNNING // _MIB} MiB for threads and caches",
         ),
-        MemoryPart("network", 2 * parameter_bytes(network.module), "weights, as loaded and frozen"),
+        MemoryPart("network", costs.weights, "weights, as loaded and frozen"),
     )
     phases = [
         MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail)),
-        MemoryPhase("statistics", runtime + _statistics_parts(source, network, thumbnail)),
-        MemoryPhase("shards", runtime + _shard_parts(source, frozen, tiles, layout, batch, in_flight)),
+        MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
+        MemoryPhase("shards", runtime + _shard_parts(source, costs, tiles, layout, batch, in_flight)),
         MemoryPhase(
             "pyramid",
             (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
@@ -97,7 +142,7 @@ def _thumbnail_parts(source: Source, short_side: int) -> tuple[MemoryPart, ...]:
     )
 
 
-def _statistics_parts(source: Source, network: StyleNetwork, short_side: int) -> tuple[MemoryPart, ...]:
+def _statistics_parts(source: Source, costs: NetworkCosts, short_side: int) -> tuple[MemoryPart, ...]:
     width, height = thumbnail_size(source.info.width, source.info.height, short_side)
     pixels = min(width * height, MAX_PIXELS)
     side = int(pixels**0.5)
@@ -105,18 +150,25 @@ def _statistics_parts(source: Source, network: StyleNetwork, short_side: int) ->
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px, twice"),
         MemoryPart(
             "activations",
-            peak_activation_bytes(network.plain, side, -(-pixels // side), fragments=not can_return_memory()),
+            costs.unfrozen.peak_activation_bytes(side, -(-pixels // side), fragments=not can_return_memory()),
             f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
+        ),
+        _padding(costs.copied[0], pixels),
+        # A symmetric matrix's eigenvectors take the matrix, them, and a workspace of two more; four are the products.
+        MemoryPart(
+            "measuring",
+            _MEASURING + 8 * 8 * costs.channels**2,
+            "parts of a map in float64" + (f", covariances of {costs.channels} channels" if costs.channels else ""),
         ),
     )
 
 
 def _shard_parts(
-    source: Source, frozen: FrozenNetwork, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
+    source: Source, costs: NetworkCosts, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
 ) -> tuple[MemoryPart, ...]:
     info = source.info
-    item = np.dtype(info.dtype).itemsize
-    side_x, side_y = min(tiles.window, info.width), min(tiles.window, info.height)
+    item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
+    batch, side_y, side_x = largest_batch(tiles, batch)
     read_x = min(tiles.shard + 2 * tiles.halo + tiles.core, info.width)
     read_y = min(tiles.shard + 2 * tiles.halo + tiles.core, info.height)
     if not _off_grid(tiles):
@@ -126,9 +178,10 @@ def _shard_parts(
     return (
         MemoryPart(
             "activations",
-            peak_activation_bytes(frozen, side_y, side_x, batch=batch, fragments=not can_return_memory()),
+            costs.frozen.peak_activation_bytes(side_y, side_x, batch=batch, fragments=not can_return_memory()),
             f"the frozen network on {batch} x {side_x} x {side_y} px",
         ),
+        _padding(costs.copied[1], batch * side_x * side_y),
         MemoryPart(
             "windows",
             batch * side_x * side_y * 3 * (item + item + 4),

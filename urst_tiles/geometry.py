@@ -218,17 +218,17 @@ class TilePlan(Sequence[Shard]):
 
     @property
     def tile_count(self) -> int:
-        """Windows that are run, over all shards; computed from the grid, without visiting the shards."""
-        cols = _touched(self.region.col_off, self.region.col_end, self.shard, self.core)
-        rows = _touched(self.region.row_off, self.region.row_end, self.shard, self.core)
-        return cols * rows
+        """Windows that are run, over all shards: a closed formula, like the next one."""
+        cols = self._axis_runs(self.region.col_off, self.region.col_end)
+        rows = self._axis_runs(self.region.row_off, self.region.row_end)
+        return sum(run.count for run in cols) * sum(run.count for run in rows)
 
     @property
     def window_pixels(self) -> int:
         """Pixels that go through the network, halos included."""
-        cols = self._axis_pixels(self.region.col_off, self.region.col_end, self.width)
-        rows = self._axis_pixels(self.region.row_off, self.region.row_end, self.height)
-        return cols * rows
+        cols = self._axis_runs(self.region.col_off, self.region.col_end)
+        rows = self._axis_runs(self.region.row_off, self.region.row_end)
+        return self._axis_pixels(cols, self.width) * self._axis_pixels(rows, self.height)
 
     @property
     def overhead(self) -> float:
@@ -245,37 +245,44 @@ class TilePlan(Sequence[Shard]):
             min(cell.row_end + self.halo, self.height) - row,
         )
 
-    def _axis_pixels(self, start: int, end: int, length: int) -> int:
-        """Sum of the windows' sides along one axis, shard by shard. Only the first, second and last shards differ
-        from the rest."""
-        side, shard = self.core, self.shard
-        shards = -(-(end - start) // shard)
+    def _axis_runs(self, start: int, end: int) -> tuple[_Cells, _Cells]:
+        """The cells of the grid that are run between start and end along one axis, as two arithmetic series: every cell
+        touched, and those that two shards share once more."""
+        first, step = start // self.core, SHARD_CORES
+        touched = _Cells(first, 1, -(-end // self.core) - first)
+        # Shards begin where the region does. Off the grid, each border between two of them cuts a cell.
+        borders = -(-(end - start) // self.shard) - 1 if start % self.core else 0
+        return touched, _Cells(first + step, step, borders)
 
-        def of_shard(index: int) -> int:
-            low, high = start + index * shard, min(start + (index + 1) * shard, end)
-            return sum(
-                min((cell + 1) * side + self.halo, length) - max(cell * side - self.halo, 0)
-                for cell in range(low // side, -(-high // side))
-            )
-
-        # Halos reach at most `reach` shards in from a border; all shards between are alike.
-        reach = 1 + -(-self.halo // shard)
-        if shards <= 2 * reach + 1:
-            return sum(of_shard(i) for i in range(shards))
-        middle = shards - 2 * reach
-        ends = sum(of_shard(i) for i in (*range(reach), *range(shards - reach, shards)))
-        return ends + middle * of_shard(reach)
+    def _axis_pixels(self, runs: tuple[_Cells, _Cells], length: int) -> int:
+        """Sum of the windows' sides along one axis of ``length`` pixels."""
+        side, halo = self.core, self.halo
+        return sum(
+            _clipped_sum((run.first + 1) * side + halo, run.step * side, run.count, length)
+            - _raised_sum(run.first * side - halo, run.step * side, run.count)
+            for run in runs
+        )
 
 
-def _touched(start: int, end: int, shard: int, side: int) -> int:
-    """Cells touched by the shards of start … end along one axis, each shard counted by itself."""
-    full, rest = divmod(end - start, shard)
-    # Shards step by a whole number of cells, so every full shard touches the same number of them.
-    count = full * (-(-(start + shard) // side) - start // side)
-    if rest:
-        low = start + full * shard
-        count += -(-end // side) - low // side
-    return count
+@dataclass(frozen=True, slots=True)
+class _Cells:
+    """``count`` cells of the grid along one axis: first, first + step, …"""
+
+    first: int
+    step: int
+    count: int
+
+
+def _clipped_sum(first: int, step: int, count: int, most: int) -> int:
+    """Sum of min(first + i·step, most) over i < count; step is at least 1."""
+    below = min(max(-(-(most - first) // step), 0), count)
+    return below * first + step * (below * (below - 1) // 2) + (count - below) * most
+
+
+def _raised_sum(first: int, step: int, count: int) -> int:
+    """Sum of max(first + i·step, 0) over i < count; step is at least 1."""
+    whole = count * first + step * (count * (count - 1) // 2)
+    return whole - _clipped_sum(first, step, count, 0)
 
 
 def default_window(halo: int, stride: int, window: int = 1064) -> int:

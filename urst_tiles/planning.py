@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +10,9 @@ from typing import Any, Unpack
 
 import numpy as np
 
-from urst_tiles.engines.torch import TorchEngine, choose_device
+from urst_tiles.engines.torch import choose_device
 from urst_tiles.errors import InputError, MemoryBudgetError
-from urst_tiles.estimating import estimate_memory
+from urst_tiles.estimating import NetworkCosts, estimate_memory
 from urst_tiles.geometry import TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
@@ -23,6 +22,7 @@ from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
 from urst_tiles.stores import target_kind
+from urst_tiles.trial import seconds_per_pixel
 
 __all__ = ["RunPlan", "plan", "plan_run"]
 
@@ -116,11 +116,10 @@ def plan_run(
     info = source.info
     export = target is not None and target_kind(target) == "bigtiff"
     frozen = network.freeze(network.neutral_statistics)
+    costs = NetworkCosts.of(network, frozen)
     smallest: int | None = None
     for tiles, batch, in_flight in _candidates(info, network, options):
-        memory = estimate_memory(
-            source, network, frozen, tiles, batch, in_flight, thumbnail=options.thumbnail, export=export
-        )
+        memory = estimate_memory(source, costs, tiles, batch, in_flight, thumbnail=options.thumbnail, export=export)
         if options.budget is None or memory.bytes <= options.budget:
             break
         smallest = memory.bytes if smallest is None else min(smallest, memory.bytes)
@@ -216,20 +215,8 @@ def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPar
 
 
 def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan) -> float:
-    """From the network's speed on a small random picture, times the pixels it will run."""
-    engine = TorchEngine(frozen, device=options.device, precision=options.precision)
-    # Smaller pictures are run at a lower speed than windows are; a window itself would take too long to wait for.
-    side = max(frozen.minimum, min(tiles.window, 512) // frozen.stride * frozen.stride)
-    picture = np.random.default_rng(0).integers(0, 256, (1, side, side, 3), dtype=np.uint8)
-    engine.run(np.ascontiguousarray(picture[:, : frozen.minimum, : frozen.minimum]))
-    best = min(_seconds_of(engine, picture) for _ in range(2))
-    return best / side**2 * tiles.window_pixels
-
-
-def _seconds_of(engine: TorchEngine, picture: np.ndarray[Any, np.dtype[np.uint8]]) -> float:
-    started = time.perf_counter()
-    engine.run(picture)
-    return time.perf_counter() - started
+    speed = seconds_per_pixel(frozen, window=tiles.window, device=options.device, precision=options.precision)
+    return speed * tiles.window_pixels
 
 
 def _notes(info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: TilePlan) -> tuple[str, ...]:
