@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from urst_tiles.geometry import TilePlan, Window, plan_tiles
+from urst_tiles.shards import held_pixels, read_side
 
 
 @st.composite
@@ -86,3 +87,16 @@ def test_counts_of_long_strips_are_those_of_the_shards(plan: TilePlan) -> None:
     tiles = [tile for shard in plan for tile in shard.tiles]
     assert plan.tile_count == len(tiles)
     assert plan.window_pixels == sum(tile.window.area for tile in tiles)
+
+
+@given(plans(), st.integers(1, 3))
+@settings(max_examples=200, deadline=None)
+def test_no_shards_hold_more_than_is_said(plan: TilePlan, in_flight: int) -> None:
+    read, kept = held_pixels(plan, in_flight)
+    windows = sorted((shard.window.area for shard in plan), reverse=True)
+    cores = sorted((shard.core.area for shard in plan), reverse=True)
+    assert read >= sum(windows[:in_flight])
+    assert kept >= sum(cores[:in_flight])
+    if len(plan) <= 9:
+        assert (read, kept) == (sum(windows[:in_flight]), sum(cores[:in_flight]))
+    assert max(shard.window.width for shard in plan) <= read_side(plan)

@@ -17,7 +17,7 @@ from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.networks.footprint import Footprint, parameter_bytes
 from urst_tiles.networks.lean import lean
 from urst_tiles.networks.moments import Covariance
-from urst_tiles.shards import largest_batch
+from urst_tiles.shards import held_pixels, largest_batch, read_side
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
@@ -169,12 +169,7 @@ def _shard_parts(
     info = source.info
     item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
     batch, side_y, side_x = largest_batch(tiles, batch)
-    read_x = min(tiles.shard + 2 * tiles.halo + tiles.core, info.width)
-    read_y = min(tiles.shard + 2 * tiles.halo + tiles.core, info.height)
-    if not _off_grid(tiles):
-        read_x, read_y = min(tiles.shard + 2 * tiles.halo, info.width), min(tiles.shard + 2 * tiles.halo, info.height)
-    out_x, out_y = min(tiles.shard, layout.width), min(tiles.shard, layout.height)
-    block, out = read_x * read_y * info.bytes_per_pixel, out_x * out_y * layout.bands * item
+    read, kept = held_pixels(tiles, in_flight)
     return (
         MemoryPart(
             "activations",
@@ -189,14 +184,11 @@ def _shard_parts(
         ),
         MemoryPart(
             "shards in flight",
-            in_flight * (block + out),
-            f"{in_flight} x ({read_x} x {read_y} px x {info.bytes_per_pixel} read "
-            f"+ {out_x} x {out_y} px x {layout.bands * item} kept)",
+            read * info.bytes_per_pixel + kept * layout.bands * item,
+            f"{in_flight}: {read:,} px x {info.bytes_per_pixel} read + {kept:,} px x {layout.bands * item} kept",
         ),
         MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
-        MemoryPart("source", in_flight * source.cache_bytes(read_x), f"{in_flight} readers' caches"),
+        MemoryPart(
+            "source", in_flight * source.cache_bytes(min(read_side(tiles), info.width)), f"{in_flight} readers' caches"
+        ),
     )
-
-
-def _off_grid(tiles: TilePlan) -> bool:
-    return bool(tiles.region.col_off % tiles.core or tiles.region.row_off % tiles.core)

@@ -12,11 +12,14 @@ from typing import cast
 import numpy as np
 
 from urst_tiles.engines.base import Engine
-from urst_tiles.geometry import Shard, Tile, Window
+from urst_tiles.geometry import Shard, Tile, TilePlan, Window
 from urst_tiles.sources.base import Pixels, RasterInfo, Source
 from urst_tiles.stores.base import Store
 
-__all__ = ["ShardReport", "crc32", "process_shard", "run_tiles", "to_rgb"]
+__all__ = ["ShardReport", "crc32", "held_pixels", "largest_batch", "process_shard", "read_side", "run_tiles", "to_rgb"]
+
+_FEW = 9
+"""Shards that are looked at one by one: in any more, some shard lies inside and has windows of full size."""
 
 TilesCallback = Callable[[int], None]
 """Told the number of kept pixels each time a batch of windows has been run."""
@@ -105,6 +108,40 @@ def to_rgb(pixels: Pixels, info: RasterInfo) -> Pixels:
     if info.colour == "grey":
         return cast("Pixels", np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)))
     return pixels[..., :3]
+
+
+def largest_batch(plan: TilePlan, batch: int) -> tuple[int, int, int]:
+    """(windows, height, width) of the largest call of the network, with at most ``batch`` windows a call.
+
+    In a raster of few shards that is often less than asked for: windows that borders clip have sizes of their own.
+    """
+    if len(plan) > _FEW:
+        return batch, min(plan.window, plan.height), min(plan.window, plan.width)
+    calls = (
+        (len(group), group[0].window.height, group[0].window.width)
+        for shard in plan
+        for group in _batches(shard.tiles, batch)
+    )
+    return max(calls, key=lambda call: call[0] * call[1] * call[2])
+
+
+def held_pixels(plan: TilePlan, in_flight: int) -> tuple[int, int]:
+    """(read, kept): the most pixels that ``in_flight`` shards read, halos included, and keep."""
+    if len(plan) <= _FEW:
+        sizes = sorted(((shard.window.area, shard.core.area) for shard in plan), reverse=True)
+        kept = sorted((core for _, core in sizes), reverse=True)
+        return sum(window for window, _ in sizes[:in_flight]), sum(kept[:in_flight])
+    side = read_side(plan)
+    read = min(side, plan.width) * min(side, plan.height)
+    core = min(plan.shard, plan.region.width) * min(plan.shard, plan.region.height)
+    return in_flight * read, in_flight * core
+
+
+def read_side(plan: TilePlan) -> int:
+    """Side of what the largest shards read, in pixels; rasters may be smaller than that."""
+    # Off the grid, a shard's borders cut cores, whose windows reach up to a core further.
+    cut = plan.core if plan.region.col_off % plan.core or plan.region.row_off % plan.core else 0
+    return plan.shard + 2 * plan.halo + cut
 
 
 def crc32(pixels: Pixels) -> int:
