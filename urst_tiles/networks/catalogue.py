@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 
 from urst_tiles.networks import METHODS, sample_network
@@ -33,6 +34,7 @@ class MethodFacts:
         return asdict(self)
 
 
+@cache
 def describe_methods() -> tuple[MethodFacts, ...]:
     """Every method, by name. Stride and halo come from the graph of a narrow network of the published geometry."""
     return tuple(_facts(name) for name in METHODS)
