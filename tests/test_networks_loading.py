@@ -19,7 +19,8 @@ from urst_tiles.networks.untrained import untrained
 
 
 def test_the_registry_is_readable_and_cannot_be_changed() -> None:
-    assert set(METHODS) == {"identity", "johnson"}
+    assert list(METHODS) == sorted(METHODS)
+    assert {"identity", "johnson", "wct"} <= set(METHODS)
     assert all(method.summary for method in METHODS.values())
     with pytest.raises(TypeError):
         METHODS["mine"] = METHODS["identity"]  # type: ignore[index]
@@ -28,7 +29,7 @@ def test_the_registry_is_readable_and_cannot_be_changed() -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"method": "jonson", "weights": "w.pth"}, "there is no method 'jonson'; there are identity, johnson"),
+        ({"method": "jonson", "weights": "w.pth"}, "there is no method 'jonson'; there are adain, "),
         ({"method": "johnson"}, "'johnson' needs a weights file"),
         ({"method": "johnson", "weights": "w.pth", "style": "starry.jpg"}, "takes no style image"),
         ({"method": "johnson", "weights": "w.pth", "alpha": 0.5}, "has no alpha"),

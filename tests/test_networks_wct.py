@@ -273,7 +273,7 @@ def broken(tmp_path: Path, change: dict[str, Tensor | None], half: str = "decode
 @pytest.mark.parametrize(
     ("change", "half", "says"),
     [
-        ({"5.bias": None}, "decoder", r"the decoder of level 2 of WCT, but 5\.bias is missing and nothing is not part"),
+        ({"5.bias": None}, "decoder", r"the decoder of level 2 of WCT, but 5\.bias is missing"),
         ({"11.weight": torch.zeros(3)}, "decoder", r"11\.weight is not part of it"),
         ({"5.weight": torch.zeros(2, 7, 3, 3)}, "decoder", r"conv12\.weight has shape \(2, 7, 3, 3\).*\(2, 2, 3, 3\)"),
         ({"5.weight": torch.zeros(2, 2, 5, 5)}, "encoder", r"conv12\.weight has shape \(2, 2, 5, 5\)"),
@@ -312,7 +312,7 @@ def test_another_network_or_level_under_the_name(tmp_path: Path) -> None:
     save_level(tmp_path, random_levels(0, (3,)), 3, FILES)
     for name in FILES:
         (tmp_path / name.format(3)).rename(tmp_path / name.format(2))
-    with pytest.raises(NetworkError, match=r"encoder of level 2 of WCT, but nothing is missing and 12\.weight"):
+    with pytest.raises(NetworkError, match=r"encoder of level 2 of WCT, but 12\.weight"):
         read(tmp_path)
     torch.save({"foo.weight": torch.zeros(300)}, tmp_path / FILES[0].format(2))
     with pytest.raises(NetworkError, match=r"no known layout \(first names: foo\.weight\)"):
