@@ -47,7 +47,7 @@ def litter(target: Path, rng: random.Random) -> None:
 
 
 def test_random_kills_over_a_runs_life_end_byte_identical(tmp_path: Path) -> None:
-    """20 drivers killed at random: while the store is created, in shards, pyramid and export."""
+    """20 drivers killed at random moments of their lives, the store's creation among them."""
     source = write_tiff(tmp_path / "in.tif", picture(300, 400))
     (tmp_path / "runs").mkdir()
     done = run_python(

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from urst_tiles.networks.layers import Layer, Residual
 from urst_tiles.networks.normalization import ChannelAffine
 
-__all__ = ["OWN_EPS", "EnhanceSubnet", "Layer", "RefineSubnet", "Residual", "StyleSubnet"]
+__all__ = ["OWN_EPS", "EnhanceSubnet", "RefineSubnet", "StyleSubnet"]
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
