@@ -43,6 +43,7 @@ LAYERS = [
     "clusters",
     "driving",
     "scheduling",
+    "preparing",
     "trial",
     "copies",
     "estimating",

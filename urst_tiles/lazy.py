@@ -13,9 +13,9 @@ from urst_tiles.geometry import TilePlan, Window
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunKeywords, RunOptions
 from urst_tiles.planning import plan_run
+from urst_tiles.preparing import open_raster
 from urst_tiles.running import freeze_for
 from urst_tiles.shards import run_tiles
-from urst_tiles.sources import open_source
 from urst_tiles.sources.base import Pixels, Source
 from urst_tiles.statistics import Statistics
 
@@ -49,7 +49,7 @@ def stylize_array(
     import dask.array as da
 
     wanted = RunOptions(**options)
-    raster = open_source(source)
+    raster = open_raster(source, wanted)
     tiles = plan_run(raster, network, wanted, target=None, time_it=False).tiles
     frozen, _ = freeze_for(raster, network, statistics, wanted.thumbnail)
     runner = _BlockRunner(raster, frozen, tiles, wanted.device, wanted.precision)

@@ -17,7 +17,7 @@ from urst_tiles.geometry import TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
-from urst_tiles.sources import open_source
+from urst_tiles.preparing import open_raster
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
@@ -106,7 +106,8 @@ def plan(
         SourceError, InputError: the raster cannot be opened, or an option is out of range.
         MemoryBudgetError: nothing fits the budget; it names the smallest that works.
     """
-    return plan_run(open_source(source), network, RunOptions(**options), target=target, time_it=time_it)
+    wanted = RunOptions(**options)
+    return plan_run(open_raster(source, wanted), network, wanted, target=target, time_it=time_it)
 
 
 def plan_run(

@@ -22,6 +22,7 @@ from urst_tiles.ledger import Ledger
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import Part, RunKeywords, RunOptions
 from urst_tiles.planning import plan_run
+from urst_tiles.preparing import open_raster
 from urst_tiles.running import (
     Run,
     enter,
@@ -35,7 +36,6 @@ from urst_tiles.running import (
 from urst_tiles.runs import RunFolder
 from urst_tiles.shards import ShardReport
 from urst_tiles.sharing import Seat, gate
-from urst_tiles.sources import open_source
 from urst_tiles.statistics import Statistics
 from urst_tiles.stores import export_bigtiff, target_kind
 from urst_tiles.styles import load_style
@@ -131,7 +131,7 @@ def stylize(
     started, tell = time.perf_counter(), teller(callbacks)
     return_freed_memory()
     wanted, kind = RunOptions(**options), target_kind(target)
-    raster, chosen, folder = open_source(source), choose_network(style, network), RunFolder(Path(target))
+    raster, chosen, folder = open_raster(source, wanted), choose_network(style, network), RunFolder(Path(target))
     part, cluster = _checked(shards, client, workers, timeout, overwrite=overwrite)
     folder.check_target()
     run_plan = plan_run(raster, chosen, wanted, target=target, time_it=False)
