@@ -68,7 +68,8 @@ class _Flight:
 
 @dataclass(slots=True)
 class Driver:
-    """Submits indices to ``task`` and hands over what comes back. Used once, by one thread."""
+    """Submits indices to ``task`` and hands over what comes back, which says how many ``pixels`` it is of. Used once,
+    by one thread."""
 
     client: Client
     task: Callable[[str, int], Any]
@@ -146,12 +147,14 @@ class Driver:
         if future.cancelled():
             raise WorkerError("the Dask scheduler gave up this run or went away; the same command goes on")
         error = future.exception()
-        report = future.result() if error is None else None
+        report: Any = future.result() if error is None else None
         del self._flights[index]
         future.release()
         if error is None:
             if flight.began is not None:
                 self._slowest = max(self._slowest or 0.0, time.monotonic() - flight.began)
+            if self.on_tiles is not None and flight.told < report.pixels:
+                self.on_tiles(index, report.pixels - flight.told)
             self.on_report(report)
         elif self._failure is None:
             self._failure = _explained(error, index)

@@ -196,13 +196,18 @@ class TilePlan(Sequence[Shard]):
         if not 0 <= index < len(self):
             raise IndexError(f"shard {index} of {len(self)}")
         row, col = divmod(index, self.grid[1])
-        side, region = self.shard, self.region
-        col_off, row_off = region.col_off + col * side, region.row_off + row * side
-        core = Window(col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off))
+        core = self.core_of(index)
         return Shard(index, row, col, core, self.tiles_in(core))
 
     def __iter__(self) -> Iterator[Shard]:
         return (self[i] for i in range(len(self)))
+
+    def core_of(self, index: int) -> Window:
+        """The core of the shard 0 ≤ index < len(self), without its tiles."""
+        row, col = divmod(index, self.grid[1])
+        side, region = self.shard, self.region
+        col_off, row_off = region.col_off + col * side, region.row_off + row * side
+        return Window(col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off))
 
     def tiles_in(self, part: Window) -> tuple[Tile, ...]:
         """The tiles of the raster's grid that touch ``part``, their cores clipped to it, row-major."""

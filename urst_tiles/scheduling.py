@@ -8,6 +8,7 @@ queue would hand a single worker thousands of them.
 from __future__ import annotations
 
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -27,6 +28,9 @@ from urst_tiles.sources.base import Source
 from urst_tiles.stores.base import Store
 
 __all__ = ["ShardJob", "run_shards"]
+
+_SIGNS_APART = 0.5
+"""Seconds between two signs of life of a task, at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +60,7 @@ class _JobPlugin(WorkerPlugin):
         self._engine: Engine | None = None
 
     def process(self, index: int) -> ShardReport:
-        job = self.job
-        self._sign(index, 0)
+        job, signs = self.job, _Signs(lambda pixels: self._sign(index, pixels))
         with self._lock:
             if self._engine is None:
                 self._engine = TorchEngine(job.network, device=job.device, precision=job.precision)
@@ -68,11 +71,26 @@ class _JobPlugin(WorkerPlugin):
             job.store,
             batch=job.batch,
             lock=self._lock,
-            on_tiles=lambda pixels: self._sign(index, pixels),
+            on_tiles=signs,
         )
 
     def _sign(self, index: int, pixels: int) -> None:
         self._worker.log_event(self.name, (index, pixels, self._worker.address))
+
+
+class _Signs:
+    """Tells that a task began, and then how many pixels were run, every half second at most: a sign takes the
+    scheduler longer than a small window takes the network. What is not told when the task ends, its report tells."""
+
+    def __init__(self, send: Callable[[int], None]) -> None:
+        self._send, self._pixels, self._sent = send, 0, time.monotonic()
+        send(0)
+
+    def __call__(self, pixels: int) -> None:
+        self._pixels += pixels
+        if time.monotonic() - self._sent >= _SIGNS_APART:
+            self._send(self._pixels)
+            self._pixels, self._sent = 0, time.monotonic()
 
 
 def _process(name: str, index: int) -> ShardReport:
@@ -94,7 +112,7 @@ def run_shards(
     patience: Patience = Patience(),  # noqa: B008  (a frozen value)
 ) -> None:
     """Run shards, at most ``in_flight`` of them at a time, and hand over each report as it comes, in no particular
-    order. ``on_tiles`` is called with (shard index, pixels), at most once for each pixel.
+    order. ``on_tiles`` is called with (shard index, pixels), once for each pixel, before the report of its shard.
 
     When a shard fails, or ``stop`` says so, no new one is started and those in flight are finished and reported; then
     the first error is raised. A shard that gives no sign for longer than ``patience`` is given to another worker.
