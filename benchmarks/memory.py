@@ -1,30 +1,38 @@
-"""Peak memory against megapixels: this program's beside the plan's estimate, and the whole image at once.
+"""Peak memory against megapixels, up to ten gigapixels: this program's beside the plan's estimate, and the whole image
+at once until it dies.
 
-    python -m benchmarks.memory [--sizes 1 4 16 64 256] [--weights FILE] [--raster FILE]
+    python -m benchmarks.memory [--sizes 1 4 16 85 256 1000] [--identity 85 1000 10000] [--weights FILE]
+    python -m benchmarks.memory --raster FILE [--weights FILE]
 
-Every run is a process of its own and reports its own peak resident memory. Results go to
-benchmarks/results/memory.json and .png. With --raster one raster of yours is stylized instead, and its peak printed
-beside the plan's estimate.
+Every run is a process of its own and reports its own peak resident memory. --sizes run a network over a tiled TIFF;
+--identity runs the identity over a Zarr array none of whose chunks is stored, so that only the pipeline's own memory
+is left. The whole image may take --whole-memory and no more. The slope of each curve is that of the peak from 85
+megapixels on, by least squares. Results go to benchmarks/results/memory.json and .png. With --raster one raster of
+yours is stylized instead, and its peak printed beside the plan's estimate.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from benchmarks.common import RESULTS, in_subprocess, save
+from urst_tiles.memory import parse_bytes
 
 MODULE = "benchmarks.memory"
-WHOLE_LIMIT = 16
-"""Megapixels beyond which the whole-image run is not tried: it needs about 400 bytes a pixel at width 8, 1,500 at
-width 32."""
+SETTLED = 85
+"""Megapixels from which on a run has all it ever holds: two shards in flight, windows of full size."""
 
 
 def network_of(weights: str) -> Any:
     from urst_tiles import load_network
+
+    if weights == "identity":
+        return load_network("identity")
     from urst_tiles.networks.untrained import untrained
 
     return untrained(width=8, seed=1) if weights == "-" else load_network("johnson", weights)
@@ -36,7 +44,6 @@ def run_tiled(raster: str, target: str, weights: str) -> dict[str, Any]:
 
     report = stylize(raster, target, network=network_of(weights), overwrite=True)
     return {
-        "megapixels": report.width * report.height / 1e6,
         "peak_bytes": report.peak_memory,
         "estimate_bytes": report.memory_estimate,
         "seconds": report.seconds,
@@ -45,9 +52,14 @@ def run_tiled(raster: str, target: str, weights: str) -> dict[str, Any]:
     }
 
 
-def run_whole(raster: str, weights: str) -> dict[str, Any]:
-    """The frozen network over the whole image at once, statistics from the thumbnail as in the tiled run."""
+def run_whole(raster: str, most: str, weights: str) -> dict[str, Any]:
+    """The frozen network over the whole image at once, statistics from the thumbnail as in the tiled run; it may take
+    ``most`` bytes."""
+    import resource
+
     import numpy as np
+
+    resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
 
     from urst_tiles import Window, collect_statistics, open_source
     from urst_tiles.engines import TorchEngine
@@ -58,33 +70,80 @@ def run_whole(raster: str, weights: str) -> dict[str, Any]:
     info = source.info
     pixels: Any = np.ascontiguousarray(source.read(Window(0, 0, info.width, info.height))[..., :3])
     TorchEngine(frozen).run(pixels[None])
-    return {"megapixels": info.pixels / 1e6, "peak_bytes": peak_memory()}
+    return {"peak_bytes": peak_memory()}
 
 
 def child(words: list[str]) -> None:
     what, raster, target, weights = words
-    print(json.dumps(run_tiled(raster, target, weights) if what == "tiled" else run_whole(raster, weights)))
+    run = {"tiled": run_tiled, "whole": run_whole}[what]
+    print(json.dumps(run(raster, target, weights)))
 
 
-def measure(sizes: list[float], weights: str) -> dict[str, Any]:
+def measure(sizes: list[float], identity: list[float], weights: str, most: int) -> dict[str, Any]:
     from urst_tiles.demo import make_raster
 
-    tiled, whole = [], []
+    found: dict[str, list[dict[str, Any]]] = {"tiled": [], "whole": [], "identity": []}
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-memory-") as scratch:
+        raster, target = Path(scratch) / "raster.tif", Path(scratch) / "out.zarr"
         for size in sizes:
-            height = round((size * 1e6 / 1.5) ** 0.5)
-            raster = Path(scratch) / "raster.tif"
-            make_raster(raster, round(height * 1.5), height)
-            tiled.append(in_subprocess(MODULE, "tiled", raster, Path(scratch) / "out.zarr", weights))
-            print("tiled", json.dumps(tiled[-1]))
-            if size <= WHOLE_LIMIT:
-                whole.append(in_subprocess(MODULE, "whole", raster, "-", weights))
-                print("whole", json.dumps(whole[-1]))
+            make_raster(raster, *sides(size))
+            add(found["tiled"], size, "tiled", raster, target, weights)
+            if not any("error" in row for row in found["whole"]):
+                add(found["whole"], size, "whole", raster, most, weights)
+        raster.unlink(missing_ok=True)
+        for size in identity:
+            shutil.rmtree(target, ignore_errors=True)
+            add(found["identity"], size, "tiled", unwritten(Path(scratch) / f"{size}.zarr", size), target, "identity")
     return {
         "network": "johnson width 8, random weights" if weights == "-" else Path(weights).name,
-        "tiled": tiled,
-        "whole": whole,
+        "whole image may take": most,
+        "slope, bytes a pixel": {name: slope(rows) for name, rows in found.items()},
+        "peak of the largest over that of 85 megapixels": {
+            name: growth(found[name]) for name in ("tiled", "identity") if len(found[name]) > 1
+        },
+        **found,
     }
+
+
+def add(rows: list[dict[str, Any]], size: float, *words: object) -> None:
+    rows.append({"megapixels": size, **in_subprocess(MODULE, *words)})
+    print(words[0], Path(str(words[3])).name, json.dumps(rows[-1]), flush=True)
+
+
+def sides(megapixels: float) -> tuple[int, int]:
+    height = round((megapixels * 1e6 / 1.5) ** 0.5)
+    return round(height * 1.5), height
+
+
+def unwritten(path: Path, megapixels: float) -> Path:
+    """A Zarr array of that size of which nothing is stored: it reads as zeros."""
+    import zarr
+
+    width, height = sides(megapixels)
+    zarr.create_array(path, shape=(height, width, 3), chunks=(1024, 1024, 3), dtype="uint8", fill_value=0)
+    return path
+
+
+def settled(rows: list[dict[str, Any]]) -> list[tuple[float, float]]:
+    return [
+        (1e6 * row["megapixels"], row["peak_bytes"])
+        for row in rows
+        if row["megapixels"] >= SETTLED and "peak_bytes" in row
+    ]
+
+
+def slope(rows: list[dict[str, Any]]) -> float | None:
+    """Bytes a pixel; of a curve that ends before it settles, over all there is."""
+    import numpy as np
+
+    points = settled(rows) or [(1e6 * row["megapixels"], row["peak_bytes"]) for row in rows if "peak_bytes" in row]
+    pixels, peaks = np.array(points).reshape(-1, 2).T
+    return float(np.polyfit(pixels, peaks, 1)[0]) if len(points) > 1 else None
+
+
+def growth(rows: list[dict[str, Any]]) -> float | None:
+    points = settled(rows)
+    return points[-1][1] / points[0][1] if len(points) > 1 else None
 
 
 def figure(document: dict[str, Any], path: Path) -> None:
@@ -98,6 +157,7 @@ def figure(document: dict[str, Any], path: Path) -> None:
     for name, key, style in (
         ("whole image", "whole", "o-"),
         ("tiled", "tiled", "s-"),
+        ("tiled, identity network", "identity", "^-"),
     ):
         rows = [row for row in document[key] if "peak_bytes" in row]
         axes.plot([row["megapixels"] for row in rows], [row["peak_bytes"] / 2**30 for row in rows], style, label=name)
@@ -116,7 +176,9 @@ def figure(document: dict[str, Any], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 4, 16, 64, 256], help="megapixels")
+    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 4, 16, 85, 256, 1000], help="megapixels")
+    parser.add_argument("--identity", type=float, nargs="*", default=[85, 1000, 10_000], help="megapixels")
+    parser.add_argument("--whole-memory", default="12GiB", help="what the whole-image run may take")
     parser.add_argument("--weights", default="-", help="a johnson weights file [default: width 8, random]")
     parser.add_argument("--raster", help="measure this raster instead")
     parser.add_argument("--name", default="memory", help="of the result files")
@@ -133,7 +195,7 @@ def main() -> None:
             {"raster": Path(arguments.raster).name, "weights": Path(arguments.weights).name, "tiled": [row]},
         )
     else:
-        document = measure(arguments.sizes, arguments.weights)
+        document = measure(arguments.sizes, arguments.identity, arguments.weights, parse_bytes(arguments.whole_memory))
         print(f"wrote {save(arguments.name, document)}")
         figure(document, RESULTS / f"{arguments.name}.png")
 
