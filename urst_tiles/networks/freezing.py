@@ -3,8 +3,7 @@
 Each norm is a constant scale and shift per channel once its statistics are known, and folds into the convolution beside
 it (:mod:`urst_tiles.networks.folding`). All of it is computed in float64.
 
-Each rewrite is one pass over the :mod:`torch.fx` graph; another one (upsampling in phases, say) is another function in
-``PASSES``.
+Each rewrite is one pass over the :mod:`torch.fx` graph; another one is another function in ``PASSES``.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ from urst_tiles.networks.graphs import channels_last, flatten
 from urst_tiles.networks.lean import pad_before_upsampling, relu_in_place, tidy
 from urst_tiles.networks.moments import Moments
 from urst_tiles.networks.normalization import constant_affine, frozen_norm, is_norm
+from urst_tiles.networks.phases import convolve_in_phases
 
 __all__ = ["PASSES", "freeze", "replace_norms"]
 
@@ -28,6 +28,7 @@ PASSES: tuple[Callable[[GraphModule], None], ...] = (
     tidy,
     fold_affines,
     fold_pointwise,
+    convolve_in_phases,
     relu_in_place,
     pad_before_upsampling,
 )
