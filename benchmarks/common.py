@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS = Path(os.environ.get("URST_TILES_RESULTS") or Path(__file__).parent / "results")
+"""Where results go; ``python -m benchmarks`` sets the variable for what it starts."""
 
 
 def machine() -> dict[str, Any]:

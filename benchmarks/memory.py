@@ -29,8 +29,14 @@ SETTLED = 85
 
 
 def network_of(weights: str) -> Any:
+    """ "identity"; "method:NAME" or "method:NAME=FOLDER", see benchmarks/subjects.py; "-"; or a johnson file."""
     from urst_tiles import load_network
 
+    if weights.startswith("method:"):
+        from benchmarks.subjects import subject
+
+        name, _, folder = weights.removeprefix("method:").partition("=")
+        return subject(name, Path(folder) if folder else None).network
     if weights == "identity":
         return load_network("identity")
     from urst_tiles.networks.untrained import untrained
@@ -46,6 +52,7 @@ def run_tiled(raster: str, target: str, weights: str) -> dict[str, Any]:
     return {
         "peak_bytes": report.peak_memory,
         "estimate_bytes": report.memory_estimate,
+        "device_peak_bytes": report.device_peak,
         "seconds": report.seconds,
         "megapixels_per_second": report.megapixels_per_second,
         "engine": report.engine,

@@ -39,6 +39,7 @@ class Case:
     # suffix: tif (tiled), png (decoded from the top), zarr
     target: str = "zarr"
     megapixels: float = 1.0
+    thumbnail: int = 1024
 
     def __str__(self) -> str:
         return (
@@ -64,12 +65,16 @@ CASES = (
     Case("wct", megapixels=16),
     Case("microast", window=1064, batch=4, target="tif", megapixels=16),
     Case("multimodal", window=1064, batch=4, source="png", megapixels=4),
+    Case("styled", window=256, thumbnail=64),
+    Case("recoloured", window=256, thumbnail=64),
 )
 """Each value of each setting with several of the others; not every combination."""
 
 
 def network_of(name: str) -> Any:
-    """johnson and its width; a cascade of two whitenings, of 64 and 32 channels; or a narrow network of a method."""
+    """johnson and its width; a cascade of two whitenings, of 64 and 32 channels; one whitening with a style image so
+    large that encoding it takes most, once or again in the raster's colours; or a narrow network of a method.
+    """
     from urst_tiles.networks import sample_network
     from urst_tiles.networks.styling import StyleImage, Styling
     from urst_tiles.networks.untrained import untrained
@@ -80,6 +85,13 @@ def network_of(name: str) -> Any:
     if name == "wct":
         noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), dtype=np.uint8)
         return wct_network(random_levels(0, levels=(3, 2), width=32), Styling((StyleImage(noise, 1.0),)))
+    if name in ("styled", "recoloured"):
+        noise = np.random.default_rng(0).integers(0, 256, (1024, 1024, 3), dtype=np.uint8)
+        state, styling = random_levels(0, levels=(2,), width=32), Styling((StyleImage(noise, 1.0),))
+        network = wct_network(state, styling)
+        if name == "recoloured":
+            network.recolour_with(lambda content: wct_network(state, styling.recoloured(content)))
+        return network
     return sample_network(name)
 
 
@@ -108,7 +120,7 @@ def make_raster(path: Path, case: Case) -> None:
 def child(case: Case, raster: str, target: str) -> dict[str, Any]:
     from urst_tiles import plan, stylize
 
-    options: dict[str, Any] = {"window": case.window, "batch": case.batch, "device": "cpu"}
+    options: dict[str, Any] = {"window": case.window, "batch": case.batch, "thumbnail": case.thumbnail, "device": "cpu"}
     network = network_of(case.network)
     parts = plan(raster, network, target=target, time_it=False, **options).memory
     report = stylize(raster, target, network=network, **options)

@@ -62,12 +62,19 @@ def finished_store(path: Path | str, layout: StoreLayout, seed: int = 0) -> tupl
 
 
 def halved(pixels: NDArray[Any]) -> NDArray[Any]:
-    """The definition, in float64: the mean of what exists of every 2 x 2 block, rounded half up."""
+    """The definition, in float64: the mean of what exists of every 2 x 2 block, rounded half up. With alpha, the fourth
+    of four bands, colours are weighted by it, in whole numbers, unless it is 0 in the whole block."""
     bands, height, width = pixels.shape
     padded = np.full((bands, height + height % 2, width + width % 2), np.nan)
     padded[:, :height, :width] = pixels
     blocks = padded.reshape(bands, padded.shape[1] // 2, 2, padded.shape[2] // 2, 2)
     means: NDArray[Any] = np.floor(np.nanmean(blocks, axis=(2, 4)) + 0.5).astype(pixels.dtype)
+    if bands == 4:
+        whole = np.nan_to_num(blocks).astype(np.int64)
+        alpha = whole[3].sum(axis=(1, 3))
+        colours = (whole[:3] * whole[3]).sum(axis=(2, 4))
+        weighted = (2 * colours + alpha) // np.maximum(2 * alpha, 1)
+        means[:3] = np.where(alpha > 0, weighted, means[:3])
     return means
 
 

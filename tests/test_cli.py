@@ -69,7 +69,7 @@ def test_stylize_plan_and_info(tmp_path: Path, run: Run) -> None:
         (("stylize", "{in}", "{o}.zarr", "--network", "johnson", "--weights", "{text}"), "text"),
         (("stylize", "{in}", "{o}.zarr", "--network", "johnson", "--weights", "{missing}.pth"), "missing"),
         (("stylize", "{in}", "{o}.zarr", "--style", "nobody"), "nobody"),
-        (("stylize", "{in}", "{o}.jpg", "--network", "identity"), "end it in .zarr"),
+        (("stylize", "{in}", "{o}.gif", "--network", "identity"), "names no format: end it in one of .zarr"),
         (("stylize", "{in}", "{in}", "--network", "identity"), "exists"),
         (("stylize", "{in}", "{o}.zarr", "--network", "identity", "--region", "1,2,3"), "COL,ROW,WIDTH,HEIGHT"),
         (("stylize", "{in}", "{o}.zarr", "--network", "identity", "--window", "0"), "window"),

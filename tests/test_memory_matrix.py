@@ -27,9 +27,10 @@ CASES = (
     Case("johnson8", source="png", target="tif"),
     Case("johnson8", dtype="uint16", batch=4),
     Case("johnson32", batch=2, megapixels=0.25),
-    Case("wct", source="zarr"),  # a decoder's pad copies its widest map: more than the rest has to spare
+    Case("wct", source="zarr"),  # where a decoder's pad would copy its widest map
     Case("microast"),
     Case("multimodal", batch=4, megapixels=0.5),
+    Case("recoloured", window=256, thumbnail=64, megapixels=0.25),  # style images are encoded before the plan and again
 )
 
 
@@ -76,6 +77,7 @@ def test_the_largest_batch_is_one_that_occurs_or_more(side: int, batch: int) -> 
             return windows.transpose(0, 3, 1, 2)
 
         description = ""
+        limit = device_peak = None
 
     plan = plan_tiles(side, side + 30, window=40, halo=8, stride=4)
     engine, source = Listening(), ArraySource(np.zeros((side + 30, side, 3), np.uint8))

@@ -13,8 +13,8 @@ from tests.faults_support import ended, start
 from tests.support import left_in, picture, tree, write_tiff
 from urst_tiles import load_network, stylize
 from urst_tiles.errors import InputError, StoreError
+from urst_tiles.folders import RunFolder
 from urst_tiles.options import Part
-from urst_tiles.runs import RunFolder
 from urst_tiles.sharing import Seat
 from urst_tiles.styles import DEFAULT_STYLE, load_style
 

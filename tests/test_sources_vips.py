@@ -256,7 +256,7 @@ def test_premultiplied_alpha_is_noted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "says"),
     [
-        (np.zeros((40, 40), np.float32), "float pixels"),
+        (np.zeros((40, 40), np.float32), "float32 pixels"),
         (np.zeros((40, 40), np.int16), "int16 pixels"),
         (np.zeros((40, 40), np.int32), "int32 pixels"),
         (np.zeros((40, 40), np.complex64), "out of range"),

@@ -20,7 +20,7 @@ from zarr.storage import LocalStore
 from tests.stores_support import finished_store, layout_for, pixels_for, run_python, write_level
 from urst_tiles.errors import InputError, StoreError
 from urst_tiles.geometry import Window
-from urst_tiles.stores import OmeZarrStore, StoreLayout, build_pyramid, export_bigtiff, target_kind
+from urst_tiles.stores import OmeZarrStore, StoreLayout, build_pyramid, export_bigtiff
 from urst_tiles.stores.encoding import array_options
 from urst_tiles.stores.metadata import level_sizes, shard_grid
 
@@ -286,15 +286,6 @@ def test_partials_of_a_kill_are_removed_and_nothing_else(tmp_path: Path) -> None
         (tmp_path / litter).write_bytes(b"half")
     store.clean_partials()
     assert sorted(tmp_path.rglob("*")) == before
-
-
-def test_the_suffix_says_what_is_wanted() -> None:
-    assert target_kind("a.b/out.zarr/") == "omezarr"
-    assert target_kind("s3://bucket/out.zarr") == "omezarr"
-    assert [target_kind(Path(name)) for name in ("a.tif", "a.TIFF", "a.btf")] == ["bigtiff"] * 3
-    for name in ("a.png", "zarr", "out"):
-        with pytest.raises(InputError, match=r"end it in \.zarr, \.tif, \.tiff, \.btf"):
-            target_kind(name)
 
 
 def test_the_functions_take_any_store() -> None:

@@ -8,16 +8,25 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 
 from tests.stores_support import finished_store, halved, layout_for, pixels_for, write_level
 from urst_tiles.errors import InputError, StoreError
 from urst_tiles.geometry import Window
-from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards, write_pyramid_shard
+from urst_tiles.stores import (
+    OmeZarrStore,
+    build_pyramid,
+    export_bigtiff,
+    pyramid_shards,
+    write_pyramid_shard,
+)
 from urst_tiles.stores.metadata import shard_grid
 from urst_tiles.stores.pyramid import halve
+from urst_tiles.stores.sparse import SparseStore
 
 
 @settings(max_examples=60, deadline=None)
@@ -38,6 +47,41 @@ def test_halving_rounds_half_up_and_never_overflows() -> None:
     assert halve(np.array([[[2, 3]]], np.uint8)).item() == 3  # 2.5, where rounding to even gives 2
     assert (halve(np.full((3, 101, 67), 255, np.uint8)) == 255).all()
     assert (halve(np.full((3, 101, 67), 65535, np.uint16)) == 65535).all()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pixels=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda dtype: hnp.arrays(dtype, st.tuples(st.just(4), st.integers(1, 9), st.integers(1, 9)))
+    )
+)
+def test_where_alpha_is_the_same_it_has_no_say(pixels: Any) -> None:
+    pixels[3] = pixels[3, 0, 0]
+    np.testing.assert_array_equal(halve(pixels), np.concatenate([halve(band[None]) for band in pixels]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    pixels=st.sampled_from([np.uint8, np.uint16]).flatmap(
+        lambda dtype: hnp.arrays(dtype, st.tuples(st.just(4), st.integers(1, 9), st.integers(1, 9)))
+    ),
+    other=st.integers(0, 255),
+)
+def test_hidden_colours_do_not_bleed(pixels: Any, other: int) -> None:
+    pixels[3][pixels[3] % 3 == 0] = 0
+    changed = pixels.copy()
+    changed[:3, pixels[3] == 0] = other
+    one, two = halve(pixels), halve(changed)
+    visible = one[3] > 0
+    np.testing.assert_array_equal(one[:, visible], two[:, visible])
+
+
+def test_weighted_means_are_exact() -> None:
+    # Alphas and colours at the ends of their ranges, where a shorter number type would round.
+    for dtype in (np.uint8, np.uint16):
+        rng, top = np.random.default_rng(0), np.iinfo(dtype).max
+        pixels: NDArray[Any] = rng.choice(np.array([0, 1, 2, top // 2, top - 1, top]), (4, 512, 512)).astype(dtype)
+        np.testing.assert_array_equal(halve(pixels), halved(pixels))
 
 
 @settings(max_examples=10, deadline=None)
@@ -73,7 +117,8 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     write_level(store, pixels_for(layout))
     marked: list[tuple[int, int, int]] = []
 
-    def mark_five(level: int, row: int, col: int) -> None:
+    def mark_five(level: int, row: int, col: int, is_empty: bool) -> None:
+        assert not is_empty
         assert store.has_shard(level, row, col)
         marked.append((level, row, col))
         if len(marked) == 5:
@@ -82,7 +127,7 @@ def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         build_pyramid(store, mark=mark_five)
     first = list(marked)
-    build_pyramid(store, done=lambda *shard: shard in first, mark=lambda *shard: marked.append(shard))
+    build_pyramid(store, done=lambda *shard: shard in first, mark=lambda *shard: marked.append(shard[:3]))
     assert marked == list(pyramid_shards(layout))
     assert len(set(marked)) == len(marked)
     grid = [shard_grid(layout, level) for level in range(1, len(store.levels))]
@@ -99,6 +144,49 @@ def test_a_gap_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="level 1 cannot be built: shard 1,1 of level 0 is missing"):
         write_pyramid_shard(store, 1, 0, 0)
     assert not store.has_shard(1, 0, 0)
+
+
+def test_what_is_made_of_nothing_is_not_written(tmp_path: Path) -> None:
+    layout = layout_for(300, 200, 4)  # shards of 32 px: 7 x 10 of them
+    expected = pixels_for(layout)
+    expected[:, :, 100:] = 0
+    expected[:, 128:, :64] = 0
+    store, left_out = OmeZarrStore.create(tmp_path / "a.zarr", layout), set()
+    rows, cols = shard_grid(layout, 0)
+    for row, col in np.ndindex(rows, cols):
+        y, x = store.shard_window(0, row, col).slices
+        if expected[:, y, x].any():
+            store.write_shard(0, row, col, expected[:, y, x])
+        else:
+            left_out.add((0, row, col))
+
+    def mark(level: int, row: int, col: int, is_empty: bool) -> None:
+        assert store.has_shard(level, row, col) != is_empty
+        if is_empty:
+            left_out.add((level, row, col))
+        if (level, row, col) == (2, 0, 0):
+            raise KeyboardInterrupt  # what was found before is then known only from outside
+
+    def empty(*shard: int) -> bool:
+        return shard in left_out
+
+    with pytest.raises(KeyboardInterrupt):
+        build_pyramid(store, mark=mark, empty=empty)
+    built = [shard for shard in pyramid_shards(layout) if shard[0] == 1 or shard == (2, 0, 0)]
+    build_pyramid(store, done=lambda *shard: shard in built, empty=empty)
+    assert len([shard for shard in left_out if shard[0] == 1]) == 4 * 3 + 2  # right of 128 px, and the lower left
+    for level, (width, height) in enumerate(store.levels):
+        expected = halved(expected) if level else expected
+        np.testing.assert_array_equal(store.read(level, Window(0, 0, width, height)), expected)
+    assert not write_pyramid_shard(store, 1, 0, 4, empty=empty)
+    with pytest.raises(StoreError, match="shard 0,8 of level 0 is missing"):
+        write_pyramid_shard(store, 1, 0, 4)
+    with pytest.raises(StoreError, match="shard 0,4 of level 0 is missing"):
+        export_bigtiff(store, tmp_path / "a.tif")
+    known = left_out | {(n, *place) for n in range(2, len(store.levels)) for place in np.ndindex(shard_grid(layout, n))}
+    export_bigtiff(SparseStore(store, lambda *shard: shard in known), tmp_path / "a.tif", tile=64)
+    exported = tifffile.imread(tmp_path / "a.tif")
+    np.testing.assert_array_equal(exported, store.read(0, Window(0, 0, 300, 200)).transpose(1, 2, 0))
 
 
 def test_the_full_size_is_not_built(tmp_path: Path) -> None:

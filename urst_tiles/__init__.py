@@ -17,6 +17,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 if TYPE_CHECKING:
     from urst_tiles.errors import UrstTilesError
+    from urst_tiles.exporting import export
     from urst_tiles.geometry import Shard, Tile, TilePlan, Window, plan_tiles
     from urst_tiles.lazy import stylize_array
     from urst_tiles.memory import MemoryEstimate
@@ -45,6 +46,7 @@ _HOMES = {
     "UrstTilesError": "errors",
     "Window": "geometry",
     "collect_statistics": "statistics",
+    "export": "exporting",
     "load_network": "networks",
     "load_style": "styles",
     "open_source": "sources",
@@ -70,6 +72,7 @@ __all__ = [
     "UrstTilesError",
     "Window",
     "collect_statistics",
+    "export",
     "load_network",
     "load_style",
     "open_source",

@@ -13,6 +13,7 @@ import typer
 
 from urst_tiles import __version__
 from urst_tiles.errors import InputError, UrstTilesError
+from urst_tiles.exporting_cli import export_command
 from urst_tiles.interrupts import Interrupted, stop_on_signals
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
 from urst_tiles.training.cli import train_command
@@ -25,6 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # it takes the defaults in brackets for markup and swallows them
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
@@ -34,7 +36,12 @@ _INTERRUPTED = "interrupted; the same command goes on where it stopped (train: w
 Input = Annotated[
     str, typer.Argument(metavar="INPUT", help="Raster: anything libvips reads, or a Zarr/OME-Zarr store.")
 ]
-Output = Annotated[Path, typer.Argument(metavar="OUTPUT", help="Result: .zarr, or .tif/.tiff/.btf.")]
+Output = Annotated[
+    str,
+    typer.Argument(
+        metavar="OUTPUT", help="Result: .zarr (path or URL), .tif, .ome.tif, .cog.tif, .dzi, .png, .jpg, .webp."
+    ),
+]
 Network = Annotated[
     str | None,
     typer.Option("--network", help="Method of the network, with --weights; 'urst-tiles networks' lists them."),
@@ -68,13 +75,43 @@ Region = Annotated[
         "--region", metavar="COL,ROW,WIDTH,HEIGHT", help="Only this part, with the whole raster's statistics."
     ),
 ]
+Mask = Annotated[
+    str | None,
+    typer.Option("--mask", metavar="FILE", help="Grey raster of the same size, the result's alpha; black is not made."),
+]
+Axes = Annotated[
+    str | None,
+    typer.Option("--axes", metavar="AXES", help="Of an array, one letter an axis, like cyx. [default: as it says]"),
+]
+Level = Annotated[int | None, typer.Option("--level", help="Of a pyramid or slide; 0 is the full size. [default: 0]")]
+Channels = Annotated[
+    str | None,
+    typer.Option(
+        "--channels", metavar="R,G,B", help="Counted from 0: one or three, and maybe alpha. [default: all there are]"
+    ),
+]
+Range = Annotated[
+    str | None,
+    typer.Option("--range", metavar="LO,HI", help="Numbers that are black and white. [default: as the file states]"),
+]
+NoData = Annotated[
+    float | None,
+    typer.Option("--nodata", help="Pixels of this value are transparent. [default: as the file states]"),
+]
 Thumbnail = Annotated[
     int, typer.Option("--thumbnail", help="Short side in px of the thumbnail that statistics come from.")
 ]
 Batch = Annotated[int | None, typer.Option("--batch", help="Windows a call. [default: 1 on a CPU, 8 on a GPU]")]
 Memory = Annotated[str | None, typer.Option("--memory", help="Budget for the process, like 2GiB. [default: none]")]
+DeviceMemory = Annotated[
+    str | None, typer.Option("--device-memory", help="The same for a GPU's memory. [default: what is free there]")
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option("--precision", help="Of the arithmetic.")]
+OutputProfile = Annotated[
+    Literal["source", "srgb"],
+    typer.Option("--output-profile", help="ICC profile of the result: the raster's own, or sRGB."),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 
@@ -108,13 +145,27 @@ def stylize_command(
     window: WindowSide = _DEFAULTS.window,
     halo: Halo = _DEFAULTS.halo,
     region: Region = None,
+    mask: Mask = None,
+    axes: Axes = None,
+    level: Level = None,
+    channels: Channels = None,
+    value_range: Range = None,
+    nodata: NoData = None,
     thumbnail: Thumbnail = _DEFAULTS.thumbnail,
     batch: Batch = _DEFAULTS.batch,
     memory: Memory = None,
+    device_memory: DeviceMemory = None,
     device: Device = _DEFAULTS.device,
     precision: Precision = _DEFAULTS.precision,
+    output_profile: OutputProfile = _DEFAULTS.output_profile,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target or an unfinished run.")] = False,
-    keep_store: Annotated[bool, typer.Option("--keep-store", help="Keep the OME-Zarr a TIFF is made from.")] = False,
+    keep_store: Annotated[
+        bool, typer.Option("--keep-store", help="Keep the OME-Zarr that another format is made from.")
+    ] = False,
+    scratch: Annotated[
+        Path | None,
+        typer.Option("--scratch", help="Folder for rasters that have to be unpacked first. [default: beside OUTPUT]"),
+    ] = None,
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://host:port.")
     ] = None,
@@ -158,15 +209,24 @@ def stylize_command(
             stop=stop,
             overwrite=overwrite,
             keep_store=keep_store,
+            scratch=scratch,
             callbacks=(bar,),
             window=window,
             halo=halo,
             region=region,
+            mask=mask,
+            axes=axes,
+            level=level,
+            channels=channels,
+            range=value_range,
+            nodata=nodata,
             thumbnail=thumbnail,
             batch=batch,
             memory=memory,
+            device_memory=device_memory,
             device=device,
             precision=precision,
+            output_profile=output_profile,
         )
     _print(report.to_json() if as_json else run_report_text(report), quiet=quiet and not as_json)
 
@@ -174,7 +234,7 @@ def stylize_command(
 @app.command("plan")
 def plan_command(
     source: Input,
-    target: Annotated[Path | None, typer.Argument(metavar="[OUTPUT]", help="Counts the export of a TIFF.")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="[OUTPUT]", help="Counts the export of a TIFF.")] = None,
     network: Network = None,
     weights: Weights = None,
     style: Style = None,
@@ -184,11 +244,19 @@ def plan_command(
     window: WindowSide = _DEFAULTS.window,
     halo: Halo = _DEFAULTS.halo,
     region: Region = None,
+    mask: Mask = None,
+    axes: Axes = None,
+    level: Level = None,
+    channels: Channels = None,
+    value_range: Range = None,
+    nodata: NoData = None,
     thumbnail: Thumbnail = _DEFAULTS.thumbnail,
     batch: Batch = _DEFAULTS.batch,
     memory: Memory = None,
+    device_memory: DeviceMemory = None,
     device: Device = _DEFAULTS.device,
     precision: Precision = _DEFAULTS.precision,
+    output_profile: OutputProfile = _DEFAULTS.output_profile,
     as_json: AsJson = False,
 ) -> None:
     """Print windows, shards, memory, disk and time of a run; touches no pixel."""
@@ -202,11 +270,19 @@ def plan_command(
         window=window,
         halo=halo,
         region=region,
+        mask=mask,
+        axes=axes,
+        level=level,
+        channels=channels,
+        range=value_range,
+        nodata=nodata,
         thumbnail=thumbnail,
         batch=batch,
         memory=memory,
+        device_memory=device_memory,
         device=device,
         precision=precision,
+        output_profile=output_profile,
     )
     _print(planned.to_json() if as_json else plan_text(planned))
 
@@ -214,12 +290,17 @@ def plan_command(
 @app.command("info")
 def info_command(
     path: Annotated[str, typer.Argument(metavar="PATH", help="A raster, a store or a result.")],
+    axes: Axes = None,
+    level: Level = None,
+    channels: Channels = None,
+    value_range: Range = None,
+    nodata: NoData = None,
     as_json: AsJson = False,
 ) -> None:
     """Describe a source or a result."""
     from urst_tiles.reports import describe, info_text
 
-    facts = describe(path)
+    facts = describe(path, axes=axes, level=level, channels=channels, range=value_range, nodata=nodata)
     _print(facts if as_json else info_text(facts))
 
 
@@ -269,6 +350,7 @@ def convert_weights_command(
 
 
 app.command("train")(train_command)
+app.command("export")(export_command)
 
 
 @app.command("demo")

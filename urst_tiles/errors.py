@@ -7,6 +7,7 @@ status 2.
 from __future__ import annotations
 
 __all__ = [
+    "DeviceMemoryError",
     "InputError",
     "MemoryBudgetError",
     "NetworkError",
@@ -45,6 +46,10 @@ class RunMismatchError(StoreError):
 
 class WorkerError(UrstTilesError):
     """A worker died or hung, and there is no other one to do its work. The same call goes on."""
+
+
+class DeviceMemoryError(UrstTilesError):
+    """A GPU's memory does not hold the network and one window."""
 
 
 class RunStopped(UrstTilesError):  # noqa: N818  (not an error: what was asked for)

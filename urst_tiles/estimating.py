@@ -1,30 +1,27 @@
-"""The memory of a run, as a sum of named parts for each of its phases; touches no pixel."""
+"""The memory of a run's process, as a sum of named parts for each of its phases; touches no pixel. A GPU's is a sum of
+its own."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
-from math import ceil
+from collections.abc import Iterator
 
 import numpy as np
 import psutil
 
 from urst_tiles.allocator import can_return_memory
-from urst_tiles.copies import padding_copy_bytes
+from urst_tiles.costs import NetworkCosts, activations, padding
+from urst_tiles.estimating_gpu import estimate_gpu
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
-from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
-from urst_tiles.networks.footprint import Footprint, parameter_bytes
-from urst_tiles.networks.lean import lean
-from urst_tiles.networks.moments import Covariance
 from urst_tiles.shards import held_pixels, largest_batch, read_side
 from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
-from urst_tiles.stores import bigtiff_bytes, pyramid_bytes, write_bytes
+from urst_tiles.stores import Exporter, ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
 
-__all__ = ["NetworkCosts", "estimate_memory", "store_layout"]
+__all__ = ["estimate_memory", "store_layout"]
 
 _MIB = 2**20
 # What Python, PyTorch, libvips, Zarr and Dask add once they really run (thread stacks, caches, arenas), beyond what
@@ -33,45 +30,12 @@ _RUNNING = 96 * _MIB
 _LEAST_RUNTIME = 256 * _MIB
 # What a moment is summed from: a part of a feature map of 2^21 elements in float64, twice.
 _MEASURING = 2 * 8 * 2**21
+# What CUDA's context and libraries add to the process on the host when they are first used: 0.5 to 2 GiB are usual,
+# by driver, and by how many kernels are loaded. To be measured on a GPU.
+_CUDA_ON_HOST = 2048 * _MIB
 
 
-@dataclass(frozen=True, slots=True)
-class NetworkCosts:
-    """What a network takes at any size. Its graphs are recorded once, however many plans are weighed against a
-    budget."""
-
-    weights: int
-    # bytes, as loaded and frozen
-    unfrozen: Footprint
-    # of the pass over the thumbnail
-    frozen: Footprint
-    # of windows
-    copied: tuple[float, float]
-    # bytes a pixel of the largest map that a pad copies: unfrozen, frozen
-    channels: int
-    # of the widest covariance, 0 where no norm takes one
-
-    @classmethod
-    def of(cls, network: StyleNetwork, frozen: FrozenNetwork) -> NetworkCosts:
-        """Raises NetworkError where a graph cannot be recorded."""
-        covariances = [len(m.mean) for m in network.neutral_statistics.values() if isinstance(m, Covariance)]
-        # What the thumbnail goes through; a copy, because the layout of its weights changes.
-        unfrozen = lean(copy.deepcopy(network.plain))
-        side = max(network.minimum, network.stride)
-        return cls(
-            weights=2 * parameter_bytes(network.module),
-            unfrozen=Footprint.of(unfrozen),
-            frozen=Footprint.of(frozen),
-            copied=(padding_copy_bytes(unfrozen, side), padding_copy_bytes(frozen, side)),
-            channels=max(covariances, default=0),
-        )
-
-
-def _padding(copied: float, pixels: int) -> MemoryPart:
-    return MemoryPart("padding", ceil(copied * pixels), f"{pixels:,} px x {copied:.0f} bytes: a map copied by a pad")
-
-
-def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayout:
+def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "", colours: Colours = AS_THEY_ARE) -> StoreLayout:
     """The store that a plan writes."""
     return StoreLayout(
         width=tiles.region.width,
@@ -80,8 +44,9 @@ def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "") -> StoreLayo
         dtype=info.dtype,
         chunk=tiles.core,
         shard=tiles.shard,
-        icc_profile=info.icc_profile if info.colour == "rgb" else None,
+        icc_profile=colours.tag,
         resolution=info.resolution,
+        geo=None if info.geo is None else info.geo.of_region(tiles.region.col_off, tiles.region.row_off),
         name=name,
     )
 
@@ -94,15 +59,19 @@ def estimate_memory(
     in_flight: int,
     *,
     thumbnail: int,
-    export: bool,
+    exporter: Exporter | None,
+    gpu: bool = False,
+    wide: bool = True,
+    colours: Colours = AS_THEY_ARE,
 ) -> MemoryEstimate:
     """What a run with these settings holds at most, phase by phase.
 
-    ``thumbnail`` is its short side in pixels; ``export`` counts the writing of a TIFF.
+    ``thumbnail`` is its short side in pixels; ``exporter`` is what writes the target where that is no OME-Zarr. ``gpu``
+    says whether windows are run on a GPU, whose memory is a sum of its own then; ``wide``: whether in float32.
     """
     info = source.info
-    layout = store_layout(info, tiles)
-    runtime = (
+    layout = store_layout(info, tiles, colours=colours)
+    runtime: tuple[MemoryPart, ...] = (
         MemoryPart(
             "runtime",
             max(psutil.Process().memory_info().rss, _LEAST_RUNTIME) + _RUNNING,
@@ -110,22 +79,28 @@ def estimate_memory(
         ),
         MemoryPart("network", costs.weights, "weights, as loaded and frozen"),
     )
+    if gpu:
+        runtime += (MemoryPart("CUDA", _CUDA_ON_HOST, "its context and libraries, on the host"),)
     phases = [
-        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail)),
+        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
-        MemoryPhase("shards", runtime + _shard_parts(source, costs, tiles, layout, batch, in_flight)),
+        MemoryPhase("shards", runtime + _shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu)),
         MemoryPhase(
             "pyramid",
             (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
         ),
     ]
+    if costs.style:
+        # Before the plan: what it took then is part of the process's peak. Again in the run for the raster's colours.
+        phases[:0] = [MemoryPhase(name, runtime + parts) for name, parts in _style_parts(source, costs, thumbnail)]
     if not info.random_access:
         unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
         phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
-    if export:
-        part = MemoryPart("export", bigtiff_bytes(layout), "rows of tiles read, compressed and written")
+    if exporter is not None:
+        taken = exporter.memory_bytes(layout, ExportOptions())
+        part = MemoryPart("export", taken, f"the {exporter.title}'s rows and tiles: read, compressed, written")
         phases.append(MemoryPhase("export", (*runtime, part)))
-    return MemoryEstimate(tuple(phases))
+    return MemoryEstimate(tuple(phases), estimate_gpu(info, costs, tiles, batch, wide=wide) if gpu else None)
 
 
 def _stream_bytes(source: Source) -> int:
@@ -134,12 +109,25 @@ def _stream_bytes(source: Source) -> int:
     return source.info.pixels * source.info.bytes_per_pixel if stated is None else stated
 
 
-def _thumbnail_parts(source: Source, short_side: int) -> tuple[MemoryPart, ...]:
+def _thumbnail_parts(source: Source, short_side: int, colours: Colours) -> tuple[MemoryPart, ...]:
     width, height = thumbnail_size(source.info.width, source.info.height, short_side)
     return (
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel, f"{width} x {height} px"),
         MemoryPart("source", thumbnail_bytes(source, short_side), "strips of the raster being shrunk"),
+        *_colour_part(colours, source.info, width * height, 0),
     )
+
+
+def _style_parts(source: Source, costs: NetworkCosts, short_side: int) -> Iterator[tuple[str, tuple[MemoryPart, ...]]]:
+    """What encoding the style images takes, and before that, giving them the raster's colours: by phase."""
+    held: tuple[MemoryPart, ...] = ()
+    if costs.recoloured:
+        width, height = thumbnail_size(source.info.width, source.info.height, short_side)
+        held = (MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel * 2, f"{width} x {height} px"),)
+        # Three channels in float64: of the thumbnail twice, of the style three times.
+        size = 8 * 3 * (2 * width * height + 3 * costs.recoloured)
+        yield "colours", (*held, MemoryPart("colours", size, "of the thumbnail and of a style image, in float64"))
+    yield "style", (*held, MemoryPart("activations", costs.style, "the encoder on a style image"), _measuring(costs))
 
 
 def _statistics_parts(source: Source, costs: NetworkCosts, short_side: int) -> tuple[MemoryPart, ...]:
@@ -153,42 +141,63 @@ def _statistics_parts(source: Source, costs: NetworkCosts, short_side: int) -> t
             costs.unfrozen.peak_activation_bytes(side, -(-pixels // side), fragments=not can_return_memory()),
             f"the network on {pixels:,} px" + (" at a time" if pixels < width * height else ""),
         ),
-        _padding(costs.copied[0], pixels),
-        # A symmetric matrix's eigenvectors take the matrix, them, and a workspace of two more; four are the products.
-        MemoryPart(
-            "measuring",
-            _MEASURING + 8 * 8 * costs.channels**2,
-            "parts of a map in float64" + (f", covariances of {costs.channels} channels" if costs.channels else ""),
-        ),
+        padding(costs.copied[0], pixels),
+        _measuring(costs),
+    )
+
+
+def _measuring(costs: NetworkCosts) -> MemoryPart:
+    # A symmetric matrix's eigenvectors take the matrix, them, and a workspace of two more; four are the products.
+    return MemoryPart(
+        "measuring",
+        _MEASURING + 8 * 8 * costs.channels**2,
+        "parts of a map in float64" + (f", covariances of {costs.channels} channels" if costs.channels else ""),
     )
 
 
 def _shard_parts(
-    source: Source, costs: NetworkCosts, tiles: TilePlan, layout: StoreLayout, batch: int, in_flight: int
+    source: Source,
+    costs: NetworkCosts,
+    tiles: TilePlan,
+    layout: StoreLayout,
+    batch: int,
+    in_flight: int,
+    colours: Colours,
+    *,
+    gpu: bool,
 ) -> tuple[MemoryPart, ...]:
     info = source.info
     item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
     batch, side_y, side_x = largest_batch(tiles, batch)
     read, kept = held_pixels(tiles, in_flight)
+    # A GPU hands back what is rounded there: whole levels, which take four bytes where they are of two.
+    rounding = 4 if not gpu or item > 1 else 0
+    network = () if gpu else activations(costs, batch, side_y, side_x, fragments=not can_return_memory())
     return (
-        MemoryPart(
-            "activations",
-            costs.frozen.peak_activation_bytes(side_y, side_x, batch=batch, fragments=not can_return_memory()),
-            f"the frozen network on {batch} x {side_x} x {side_y} px",
-        ),
-        _padding(costs.copied[1], batch * side_x * side_y),
+        *network,
         MemoryPart(
             "windows",
-            batch * side_x * side_y * 3 * (item + item + 4),
-            f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + 4 rounding) bytes",
+            batch * side_x * side_y * 3 * (item + item + rounding),
+            f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + {rounding} rounding) bytes",
         ),
         MemoryPart(
             "shards in flight",
             read * info.bytes_per_pixel + kept * layout.bands * item,
             f"{in_flight}: {read:,} px x {info.bytes_per_pixel} read + {kept:,} px x {layout.bands * item} kept",
         ),
+        *_colour_part(
+            colours, info, batch * side_x * side_y, min(tiles.core, side_x) * min(tiles.core, side_y), in_flight
+        ),
         MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
         MemoryPart(
             "source", in_flight * source.cache_bytes(min(read_side(tiles), info.width)), f"{in_flight} readers' caches"
         ),
     )
+
+
+def _colour_part(
+    colours: Colours, info: RasterInfo, seen: int, kept: int, in_flight: int = 1
+) -> tuple[MemoryPart, ...]:
+    """What converting colours takes, where they are converted; shards do it each for itself."""
+    each = colours.bytes_for(seen, kept, np.dtype(info.dtype).itemsize)
+    return (MemoryPart("colour", in_flight * each, f"{in_flight} x {seen:,} px to sRGB or back"),) if each else ()

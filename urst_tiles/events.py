@@ -66,6 +66,8 @@ class ShardFinished:
     seconds_read: float
     seconds_run: float
     seconds_written: float
+    empty: bool = False
+    # it is 0 everywhere, and nothing was written
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,8 @@ class Tile:
     # kept pixels, in raster coordinates
     window: Window
     # what the network sees, in raster coordinates
+    cell: Window
+    # the core before a region or a shard's border cut it, in raster coordinates
 
     @property
     def crop(self) -> Window:
@@ -215,10 +217,15 @@ class TilePlan(Sequence[Shard]):
         found: list[Tile] = []
         for row in range(part.row_off // side, -(-part.row_end // side)):
             for col in range(part.col_off // side, -(-part.col_end // side)):
-                cell = Window(col * side, row * side, side, side)
+                cell = Window(
+                    col * side,
+                    row * side,
+                    min(side, self.width - col * side),
+                    min(side, self.height - row * side),
+                )
                 core = cell.intersect(part)
                 if core is not None:  # always so: the ranges above are the cells that touch the part
-                    found.append(Tile(len(found), core, self._window_of(cell)))
+                    found.append(Tile(len(found), core, self._window_of(cell), cell))
         return tuple(found)
 
     @property

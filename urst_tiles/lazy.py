@@ -15,8 +15,10 @@ from urst_tiles.options import RunKeywords, RunOptions
 from urst_tiles.planning import plan_run
 from urst_tiles.preparing import open_raster
 from urst_tiles.running import freeze_for
-from urst_tiles.shards import run_tiles
+from urst_tiles.shards import is_hidden, run_tiles
 from urst_tiles.sources.base import Pixels, Source
+from urst_tiles.sources.colour import Colours
+from urst_tiles.sources.masked import Masked
 from urst_tiles.statistics import Statistics
 
 if TYPE_CHECKING:
@@ -50,9 +52,10 @@ def stylize_array(
 
     wanted = RunOptions(**options)
     raster = open_raster(source, wanted)
-    tiles = plan_run(raster, network, wanted, target=None, time_it=False).tiles
-    frozen, _ = freeze_for(raster, network, statistics, wanted.thumbnail)
-    runner = _BlockRunner(raster, frozen, tiles, wanted.device, wanted.precision)
+    planned = plan_run(raster, network, wanted, target=None, time_it=False)
+    tiles, colours = planned.tiles, planned.colours
+    frozen, _ = freeze_for(raster, network, statistics, wanted.thumbnail, colours)
+    runner = _BlockRunner(raster, frozen, tiles, wanted.device, wanted.precision, colours, wanted.device_budget)
     region, bands = tiles.region, 3 + raster.info.alpha
     lazy: dask.array.Array = da.map_blocks(
         runner,
@@ -74,8 +77,17 @@ class _BlockRunner:
     """Computes one chunk. Pickles as its parts; the engine is made where it runs, once, and used by one thread at a
     time."""
 
-    def __init__(self, source: Source, network: FrozenNetwork, tiles: TilePlan, device: str, precision: Any) -> None:
-        self._parts = (source, network, tiles, device, precision)
+    def __init__(
+        self,
+        source: Source,
+        network: FrozenNetwork,
+        tiles: TilePlan,
+        device: str,
+        precision: Any,
+        colours: Colours,
+        device_memory: int | None,
+    ) -> None:
+        self._parts = (source, network, tiles, device, precision, colours, device_memory)
         self._lock = threading.Lock()
         self._engine: Engine | None = None
 
@@ -83,23 +95,26 @@ class _BlockRunner:
         return (_BlockRunner, self._parts)
 
     def __call__(self, *, block_info: dict[Any, Any] | None = None) -> Pixels:
-        source, _, tiles, _, _ = self._parts
+        source, _, tiles, _, _, colours, _ = self._parts
         if block_info is None:
             return np.empty((0, 0, 0), dtype=source.info.dtype)
         (row, row_end), (col, col_end), _ = block_info[None]["array-location"]
         region = tiles.region
         core = Window(region.col_off + col, region.row_off + row, col_end - col, row_end - row)
         parts = tiles.tiles_in(core)
-        window = parts[0].window.hull(parts[-1].window)
+        if is_hidden(source, parts):
+            return np.zeros((core.height, core.width, 3 + source.info.alpha), dtype=source.info.dtype)
+        window, masked = parts[0].window.hull(parts[-1].window), isinstance(source, Masked)
         block = source.read(window)
-        picture = run_tiles(parts, core, block, window, source.info, self._made_engine(), 1, self._lock)
+        info, engine = source.info, self._made_engine()
+        picture = run_tiles(parts, core, block, window, info, engine, 1, self._lock, blank=masked, colours=colours)
         return cast("Pixels", np.ascontiguousarray(picture.transpose(1, 2, 0)))
 
     def _made_engine(self) -> Engine:
         from urst_tiles.engines.torch import TorchEngine
 
-        _, network, _, device, precision = self._parts
+        _, network, _, device, precision, _, budget = self._parts
         with self._lock:
             if self._engine is None:
-                self._engine = TorchEngine(network, device=device, precision=precision)
+                self._engine = TorchEngine(network, device=device, precision=precision, device_memory=budget)
             return self._engine

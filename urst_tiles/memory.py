@@ -42,6 +42,8 @@ class MemoryEstimate:
     """Peak resident memory of the process that runs, in bytes: the largest phase. Phases follow one another."""
 
     phases: tuple[MemoryPhase, ...]
+    device: MemoryEstimate | None = None
+    # the same of a GPU's memory; None where the run is not on one
 
     @property
     def peak(self) -> MemoryPhase:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from urst_tiles.errors import InputError
@@ -21,11 +22,19 @@ class RunKeywords(TypedDict, total=False):
     window: int | None
     halo: int | None
     region: Window | tuple[int, int, int, int] | str | None
+    mask: object
+    axes: str | None
+    level: int | None
+    channels: Sequence[int] | int | str | None
+    range: Sequence[float] | str | None
+    nodata: float | None
     thumbnail: int
     batch: int | None
     memory: int | str | None
+    device_memory: int | str | None
     device: str
     precision: Literal["float32", "bfloat16", "float16"]
+    output_profile: Literal["source", "srgb"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +47,33 @@ class RunOptions:
     # in pixels; None: derived from the network's graph. Less than that leaves seams
     region: Window | tuple[int, int, int, int] | str | None = None
     # the part to produce, (col_off, row_off, width, height) or "COL,ROW,WIDTH,HEIGHT"; None: all of it
+    mask: object = field(default=None, compare=False)
+    # a grey raster of the same size (a path, URL, array or Source) that becomes the result's alpha: where it is 0 in a
+    # whole core, nothing is made. Statistics stay the whole raster's. None: nothing is masked
+    axes: str | None = None
+    # of an array, one letter an axis, such as "cyx"; None: from metadata or an unambiguous shape
+    level: int | None = None
+    # of the raster's pyramid or slide; 0 or None: the full size
+    channels: Sequence[int] | int | str | None = None
+    # from 0, one or three and maybe alpha, (2, 1, 0) or "2,1,0"; None: all there are
+    range: Sequence[float] | str | None = None
+    # (lo, hi) or "LO,HI": the numbers that are black and white; None: as the file states, or all of 8 or 16 bit
+    nodata: float | None = None
+    # pixels with this value in all colour bands are transparent; None: as the file states
     thumbnail: int = 1024
     # short side of the thumbnail that the statistics come from, in pixels
     batch: int | None = None
     # windows a call of the network; None: 1 on a CPU, 8 on a GPU
     memory: int | str | None = None
     # budget for the process, in bytes or like "2GiB"; None: no limit, the estimate is only reported
+    device_memory: int | str | None = None
+    # the same for each process's share of a GPU; None: what is free there decides how many windows a call takes
     device: str = "auto"
     # "auto", "cpu", "cuda" or "cuda:N"
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     # of the network's arithmetic
+    output_profile: Literal["source", "srgb"] = "source"
+    # ICC profile of the result: the raster's own, or sRGB, which is what the network sees in any case
 
     def __post_init__(self) -> None:
         for name, least in (("window", 1), ("halo", 0), ("thumbnail", 16), ("batch", 1)):
@@ -56,11 +82,15 @@ class RunOptions:
                 raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
         if self.precision not in ("float32", "bfloat16", "float16"):
             raise InputError(f"precision {self.precision!r} is unknown; use float32, bfloat16 or float16")
+        if self.output_profile not in ("source", "srgb"):
+            raise InputError(f"output profile {self.output_profile!r} is unknown; use source or srgb")
         object.__setattr__(self, "region", parse_region(self.region))
-        if isinstance(self.memory, str):
-            object.__setattr__(self, "memory", parse_bytes(self.memory))
-        if self.memory is not None and self.budget is not None and self.budget < 1:
-            raise InputError(f"a memory budget of {format_bytes(self.budget)} is no budget")
+        for name in ("memory", "device_memory"):
+            budget = getattr(self, name)
+            if isinstance(budget, str):
+                object.__setattr__(self, name, budget := parse_bytes(budget))
+            if budget is not None and budget < 1:
+                raise InputError(f"a memory budget of {format_bytes(budget)} is no budget")
 
     @property
     def part(self) -> Window | None:
@@ -71,6 +101,11 @@ class RunOptions:
     def budget(self) -> int | None:
         """The memory budget in bytes."""
         return self.memory if isinstance(self.memory, int) else None
+
+    @property
+    def device_budget(self) -> int | None:
+        """The budget of a GPU's memory in bytes."""
+        return self.device_memory if isinstance(self.device_memory, int) else None
 
 
 @dataclass(frozen=True, slots=True)

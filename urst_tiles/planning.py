@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 
-from urst_tiles.engines.torch import choose_device
-from urst_tiles.errors import InputError, MemoryBudgetError
-from urst_tiles.estimating import NetworkCosts, estimate_memory
-from urst_tiles.geometry import TilePlan, default_window, plan_tiles
+from urst_tiles.costs import NetworkCosts
+from urst_tiles.estimating import store_layout
+from urst_tiles.fitting import GPU_BATCH, Fitting, fit
+from urst_tiles.geometry import TilePlan, default_window
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.preparing import open_raster
 from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.colour import Colours
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
-from urst_tiles.stores import target_kind
+from urst_tiles.stores import Exporter, ExportOptions, exporter_for
 from urst_tiles.trial import seconds_per_pixel
 
 __all__ = ["RunPlan", "plan", "plan_run"]
-
-_MIB = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +43,16 @@ class RunPlan:
     memory: MemoryEstimate
     budget: int | None
     # in bytes
+    device_room: int | None
+    # bytes of the GPU that may be held: the budget, or what is free there; None where the run is not on one
     disk: tuple[MemoryPart, ...]
     # at most, before compression
     seconds: float | None
     # estimated from a short trial of the network on this machine; None when not tried
     notes: tuple[str, ...]
     # what was changed or should be known, one sentence each
+    colours: Colours
+    # what is done about the ICC profile
 
     def to_json(self) -> dict[str, Any]:
         tiles, rows_cols = self.tiles, self.tiles.grid
@@ -75,15 +77,20 @@ class RunPlan:
             "batch": self.batch,
             "in_flight": self.in_flight,
             "thumbnail": list(self.thumbnail),
-            "memory": {
-                "bytes": self.memory.bytes,
-                "budget": self.budget,
-                "phases": {phase.name: {part.name: part.bytes for part in phase.parts} for phase in self.memory.phases},
-            },
+            "memory": _memory_json(self.memory, self.budget),
+            "device_memory": self.memory.device and _memory_json(self.memory.device, self.device_room),
             "disk": {part.name: part.bytes for part in self.disk},
             "seconds": self.seconds,
             "notes": list(self.notes),
         }
+
+
+def _memory_json(memory: MemoryEstimate, budget: int | None) -> dict[str, Any]:
+    return {
+        "bytes": memory.bytes,
+        "budget": budget,
+        "phases": {phase.name: {part.name: part.bytes for part in phase.parts} for phase in memory.phases},
+    }
 
 
 def plan(
@@ -98,7 +105,7 @@ def plan(
 
     Parameters:
         source: a path, URL, array or Source.
-        target: decides whether the export of a TIFF is counted.
+        target: its name; an export to another format than OME-Zarr is checked and counted.
         time_it: try the network on a small random picture to estimate the time.
         options: see :class:`~urst_tiles.options.RunOptions`.
 
@@ -115,113 +122,70 @@ def plan_run(
 ) -> RunPlan:
     """:func:`plan`, from values that are checked already."""
     info = source.info
-    export = target is not None and target_kind(target) == "bigtiff"
+    exporter = _exporter(target)
     frozen = network.freeze(network.neutral_statistics)
-    costs = NetworkCosts.of(network, frozen)
-    smallest: int | None = None
-    for tiles, batch, in_flight in _candidates(info, network, options):
-        memory = estimate_memory(source, costs, tiles, batch, in_flight, thumbnail=options.thumbnail, export=export)
-        if options.budget is None or memory.bytes <= options.budget:
-            break
-        smallest = memory.bytes if smallest is None else min(smallest, memory.bytes)
-    else:
-        needed = smallest or 0
-        raise MemoryBudgetError(
-            f"a budget of {format_bytes(options.budget or 0)} is too small; the smallest that works here is "
-            f"{-(-needed // _MIB)} MiB (--memory {-(-needed // _MIB)}MiB)",
-            smallest=-(-needed // _MIB) * _MIB,
-        )
+    colours = Colours.of(info, options.output_profile)
+    fitting = fit(source, network, NetworkCosts.of(network, frozen), options, colours, exporter)
+    tiles = fitting.tiles
+    layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
         source=info,
         network=network.name,
         tiles=tiles,
-        batch=batch,
-        in_flight=in_flight,
+        batch=fitting.batch,
+        in_flight=fitting.in_flight,
         thumbnail=thumbnail_size(info.width, info.height, options.thumbnail),
-        memory=memory,
+        memory=fitting.memory,
         budget=options.budget,
-        disk=_disk(info, tiles, export=export),
+        device_room=fitting.room,
+        disk=_disk(source, tiles, exporter),
         seconds=_estimated_seconds(frozen, options, tiles) if time_it else None,
-        notes=_notes(info, network, options, tiles),
+        notes=(
+            *_notes(info, network, options, tiles, colours),
+            *_device_notes(options, fitting),
+            *(() if exporter is None else exporter.check(layout, ExportOptions())),
+        ),
+        colours=colours,
     )
 
 
-def _candidates(info: RasterInfo, network: StyleNetwork, options: RunOptions) -> Iterator[tuple[TilePlan, int, int]]:
-    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then smaller
-    windows."""
-    batch = options.batch or (1 if choose_device(options.device).type == "cpu" else 8)
-    windows = list(_windows(network, options))
-    for position, window in enumerate(windows):
-        tiles = plan_tiles(
-            info.width,
-            info.height,
-            window=window,
-            halo=_halo(network, options),
-            stride=network.stride,
-            region=options.part,
-        )
-        if position == 0:
-            yield tiles, batch, 2
-            yield tiles, batch, 1
-            smaller = batch // 2
-            while options.batch is None and smaller >= 1:
-                yield tiles, smaller, 1
-                smaller //= 2
-        else:
-            yield tiles, options.batch or 1, 1
+def _exporter(target: str | Path | None) -> Exporter | None:
+    """What writes the target when the store is whole; None where the store is the target."""
+    found = None if target is None else exporter_for(target)
+    return None if found is None or found.name == "omezarr" else found
 
 
-def _halo(network: StyleNetwork, options: RunOptions) -> int:
-    if options.halo is None:
-        return network.halo
-    return -(-options.halo // network.stride) * network.stride
-
-
-def _windows(network: StyleNetwork, options: RunOptions) -> Iterator[int]:
-    halo, stride = _halo(network, options), network.stride
-    if options.window is not None:
-        window = options.window // stride * stride
-        if window < 2 * halo + stride:
-            raise InputError(
-                f"window {options.window} leaves no core: this network's halo is {halo} ({network.name}). "
-                f"Use --window {default_window(halo, stride, 2 * halo + stride)} or larger"
-            )
-        yield window
-        return
-    window = default_window(halo, stride, DEFAULT_WINDOW)
-    yield window
-    if options.budget is not None:
-        least = default_window(halo, stride, max(4 * halo, 128))
-        for share in (0.75, 0.5, 0.35, 0.25):
-            smaller = int(window * share) // stride * stride
-            if smaller > least:
-                yield smaller
-        if least < window:
-            yield least
-
-
-def _disk(info: RasterInfo, tiles: TilePlan, *, export: bool) -> tuple[MemoryPart, ...]:
+def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None) -> tuple[MemoryPart, ...]:
+    info = source.info
     size = tiles.region.area * (4 if info.alpha else 3) * np.dtype(info.dtype).itemsize
     parts = [
         MemoryPart("store", size, "every pixel, before compression"),
         MemoryPart("pyramid", size // 3, "a third of it"),
     ]
-    if export:
-        parts.append(MemoryPart("tiff", size + size // 3, "the same again, before compression"))
+    if exporter is not None:
+        parts.append(MemoryPart(exporter.title, size + size // 3, "the same again, before compression"))
     if not info.random_access:
         parts.append(
-            MemoryPart("spool", spool_bytes(info), f"{info.format} cannot be read at random: an unpacked copy")
+            MemoryPart("spool", spool_bytes(source), f"{info.format} cannot be read at random: an unpacked copy")
         )
     return tuple(parts)
 
 
 def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan) -> float:
-    speed = seconds_per_pixel(frozen, window=tiles.window, device=options.device, precision=options.precision)
+    speed = seconds_per_pixel(
+        frozen,
+        window=tiles.window,
+        device=options.device,
+        precision=options.precision,
+        device_memory=options.device_budget,
+    )
     return speed * tiles.window_pixels
 
 
-def _notes(info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: TilePlan) -> tuple[str, ...]:
-    notes = list(info.notes)
+def _notes(
+    info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: TilePlan, colours: Colours
+) -> tuple[str, ...]:
+    notes = [*info.notes, *colours.notes]
     if options.window is None and tiles.window > DEFAULT_WINDOW:
         notes.append(f"the window grew from {DEFAULT_WINDOW} to {tiles.window} px: the halo is {tiles.halo}")
     if options.window is None and tiles.window < default_window(tiles.halo, tiles.stride, DEFAULT_WINDOW):
@@ -232,8 +196,21 @@ def _notes(info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: 
         notes.append(f"the halo is {tiles.halo} px: {options.halo} is no multiple of the stride {tiles.stride}")
     if tiles.halo < network.halo:
         notes.append(f"a halo of {tiles.halo} px is less than this network needs ({network.halo}): seams will show")
-    if info.colour == "grey" and info.icc_profile is not None:
-        notes.append("the profile is one of grey and cannot describe the RGB result: it is left out")
     if not info.random_access:
         notes.append(f"{info.format} cannot be read at random: it is unpacked once to a scratch file first")
     return tuple(notes)
+
+
+def _device_notes(options: RunOptions, fitting: Fitting) -> tuple[str, ...]:
+    """What the GPU's memory, or that there is none, has changed."""
+    device, room, batch = fitting.memory.device, fitting.room, fitting.batch
+    if device is None or room is None:
+        return () if options.device_budget is None else ("the run is on a CPU: the budget of a GPU decides nothing",)
+    if device.bytes > room:
+        return (
+            f"{format_bytes(room)} of the GPU's memory are free, and the sum is {format_bytes(device.bytes)}: "
+            "it may run out. A smaller --window needs less",
+        )
+    if options.batch is None and batch < GPU_BATCH:
+        return (f"{batch} instead of {GPU_BATCH} windows a call, to fit into {format_bytes(room)} of the GPU's memory",)
+    return ()

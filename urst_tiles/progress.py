@@ -18,7 +18,7 @@ _PHASES = {
     "statistics": "thumbnail",
     "shards": "stylizing",
     "pyramid": "pyramid",
-    "export": "writing TIFF",
+    "export": "exporting",
 }
 
 

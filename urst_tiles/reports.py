@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import Any
 
 from urst_tiles.memory import MemoryPart, format_bytes
 from urst_tiles.networks.catalogue import MethodFacts
 from urst_tiles.planning import RunPlan
-from urst_tiles.runs import read_run
+from urst_tiles.sites import run_record
 from urst_tiles.sources import open_source
 from urst_tiles.styles import DEFAULT_STYLE, StyleCard
 from urst_tiles.stylizing import RunReport
@@ -52,8 +51,18 @@ def plan_text(plan: RunPlan) -> str:
     lines += [f"  {'less in ' + phase.name:<22} {format_bytes(phase.bytes):>10}" for phase in others]
     if plan.budget is not None:
         lines.append(f"  {'budget':<22} {format_bytes(plan.budget):>10}")
+    lines += _device_sum(plan)
     lines += ["", f"disk       {format_bytes(sum(part.bytes for part in plan.disk))} at most:", *_sum(plan.disk)]
     return "\n".join([*lines, *_notes(plan.notes)])
+
+
+def _device_sum(plan: RunPlan) -> list[str]:
+    """The GPU's memory as a sum; nothing where the run is not on one."""
+    if plan.memory.device is None or plan.device_room is None:
+        return []
+    peak = plan.memory.device.peak
+    first = f"GPU        {format_bytes(peak.bytes)} at most, while working on {peak.name}:"
+    return ["", first, *_sum(peak.parts), f"  {'budget, or free':<22} {format_bytes(plan.device_room):>10}"]
 
 
 def run_report_text(report: RunReport) -> str:
@@ -64,21 +73,25 @@ def run_report_text(report: RunReport) -> str:
         if report.finished
         else f"part       {part}the last part to end finishes it",
         f"shards     {report.shards} computed"
-        + (f", {report.shards_before} taken over from an interrupted run" if report.shards_before else ""),
+        + (f", {report.shards_before} taken over from an interrupted run" if report.shards_before else "")
+        + (f"; {report.shards_empty} of them empty" if report.shards_empty else ""),
         f"time       {format_seconds(report.seconds)}, shards at {report.megapixels_per_second:.2f} MP/s",
         f"memory     {format_bytes(report.peak_memory)} at its peak; estimated {format_bytes(report.memory_estimate)}",
         f"engine     {report.engine}; window {report.window}, halo {report.halo}",
     ]
+    if report.device_peak is not None and report.device_estimate is not None:
+        peak, estimate = format_bytes(report.device_peak), format_bytes(report.device_estimate)
+        lines.insert(4, f"GPU        {peak} at its peak, beside CUDA's own; estimated {estimate} with it")
     return "\n".join([*lines, *_notes(report.notes)])
 
 
-def describe(path: str) -> dict[str, Any]:
-    """Facts of a raster, a store or a result, JSON-able.
+def describe(path: str, **choice: Any) -> dict[str, Any]:
+    """Facts of a raster, a store or a result, JSON-able. ``choice``: as for :func:`~urst_tiles.open_source`.
 
     Raises:
         SourceError: it cannot be opened.
     """
-    source = open_source(path)
+    source = open_source(path, **choice)
     info = source.info
     facts: dict[str, Any] = {
         "path": path,
@@ -86,7 +99,7 @@ def describe(path: str) -> dict[str, Any]:
         "megapixels": round(info.pixels / 1e6, 3),
         "icc_profile": None if info.icc_profile is None else f"{len(info.icc_profile)} bytes",
     }
-    record = read_run(Path(path))
+    record = run_record(path)
     if record is not None:
         facts["run"] = record.to_json()
     return facts

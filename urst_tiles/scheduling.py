@@ -25,6 +25,7 @@ from urst_tiles.geometry import TilePlan
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.shards import ShardReport, process_shard
 from urst_tiles.sources.base import Source
+from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.stores.base import Store
 
 __all__ = ["ShardJob", "run_shards"]
@@ -44,6 +45,9 @@ class ShardJob:
     batch: int
     device: str
     precision: Precision
+    device_memory: int | None = None
+    # bytes of a GPU that a worker may hold
+    colours: Colours = AS_THEY_ARE
 
 
 class _JobPlugin(WorkerPlugin):
@@ -63,7 +67,9 @@ class _JobPlugin(WorkerPlugin):
         job, signs = self.job, _Signs(lambda pixels: self._sign(index, pixels))
         with self._lock:
             if self._engine is None:
-                self._engine = TorchEngine(job.network, device=job.device, precision=job.precision)
+                self._engine = TorchEngine(
+                    job.network, device=job.device, precision=job.precision, device_memory=job.device_memory
+                )
         return process_shard(
             job.plan[index],
             job.source,
@@ -72,6 +78,7 @@ class _JobPlugin(WorkerPlugin):
             batch=job.batch,
             lock=self._lock,
             on_tiles=signs,
+            colours=job.colours,
         )
 
     def _sign(self, index: int, pixels: int) -> None:

@@ -15,8 +15,8 @@ from filelock import FileLock, Timeout
 
 from urst_tiles.errors import RunStopped, StoreError
 from urst_tiles.events import Callback, PhaseStarted, Stop
+from urst_tiles.folders import RunFolder
 from urst_tiles.options import Part
-from urst_tiles.runs import RunFolder
 
 __all__ = ["Seat", "gate"]
 
@@ -27,17 +27,18 @@ _MAIN = "main"
 
 
 @contextlib.contextmanager
-def gate(folder: RunFolder, stop: Stop, tell: Callback) -> Iterator[None]:
-    """One process at a time, among all that work at this run.
+def gate(path: Path, name: object, stop: Stop, tell: Callback) -> Iterator[None]:
+    """One process at a time, among all that come to this file; it stands only while one is inside. ``name`` says what
+    is waited for.
 
     Raises:
         RunStopped: it was asked for while this process waited.
         StoreError: no file can be locked there.
     """
-    lock, told = FileLock(folder.gate), False
+    lock, told = FileLock(path), False
     while not _locked(lock, _PATIENCE):
         if stop():
-            raise RunStopped(f"stopped while waiting for another process at {folder.store}; the same command goes on")
+            raise RunStopped(f"stopped while waiting for another process at {name}; the same command goes on")
         if not told:
             tell(PhaseStarted("wait"))
             told = True
@@ -46,7 +47,7 @@ def gate(folder: RunFolder, stop: Stop, tell: Callback) -> Iterator[None]:
     finally:
         # While it is held: who waits sees that the file is gone and makes another.
         with contextlib.suppress(OSError):
-            folder.gate.unlink()
+            path.unlink()
         lock.release()
 
 

@@ -3,85 +3,33 @@ plain convolution net, and that net is applied window by window to a raster that
 
 from __future__ import annotations
 
-import dataclasses
-import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Unpack
-
-import psutil
+from typing import TYPE_CHECKING, Unpack
 
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.driving import Patience
-from urst_tiles.engines.torch import TorchEngine
 from urst_tiles.errors import InputError
 from urst_tiles.events import Callback, PhaseProgress, PhaseStarted, RunFinished, Stop
+from urst_tiles.joining import Wanted, enter, make_record
 from urst_tiles.ledger import Ledger
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import Part, RunKeywords, RunOptions
 from urst_tiles.planning import plan_run
 from urst_tiles.preparing import open_raster
-from urst_tiles.running import (
-    Run,
-    enter,
-    everything_done,
-    make_pyramid,
-    make_record,
-    make_shards,
-    stop_if_asked,
-    teller,
-)
-from urst_tiles.runs import RunFolder
-from urst_tiles.shards import ShardReport
-from urst_tiles.sharing import Seat, gate
+from urst_tiles.results import RunReport, make_report, peak_memory
+from urst_tiles.running import Run, everything_done, is_empty, make_pyramid, make_shards, stop_if_asked, teller
+from urst_tiles.sites import Site, open_site
 from urst_tiles.statistics import Statistics
-from urst_tiles.stores import export_bigtiff, target_kind
+from urst_tiles.stores import Exporter, ExportOptions, exporter_for
+from urst_tiles.stores.sparse import SparseStore
 from urst_tiles.styles import load_style
 
 if TYPE_CHECKING:
     from distributed import Client
 
 __all__ = ["RunReport", "choose_network", "peak_memory", "stylize"]
-
-
-@dataclass(frozen=True, slots=True)
-class RunReport:
-    """What a run did."""
-
-    target: Path
-    width: int
-    # of the result, in pixels
-    height: int
-    shards: int
-    # computed by this run
-    shards_before: int
-    # done by earlier, interrupted runs
-    seconds: float
-    # from call to return
-    seconds_shards: float
-    # of these, for the shards; the rest is start-up, statistics, pyramid and export
-    megapixels_per_second: float
-    # pixels produced by this run over seconds_shards
-    peak_memory: int
-    # of this process since it started, in bytes
-    memory_estimate: int
-    # the plan's, in bytes
-    engine: str
-    window: int
-    halo: int
-    statistics: str
-    # hash of the statistics
-    notes: tuple[str, ...]
-    # what was changed on the way or should be known, one sentence each
-    part: str | None = None
-    # "i/n" where only a part of the shards was asked for
-    finished: bool = True
-    # whether the target stands; the parts of a run leave that to the last of them
-
-    def to_json(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "target": str(self.target), "notes": list(self.notes)}
 
 
 def stylize(
@@ -98,29 +46,38 @@ def stylize(
     stop: Stop = lambda: False,
     overwrite: bool = False,
     keep_store: bool = False,
+    scratch: str | Path | None = None,
     callbacks: Sequence[Callback] = (),
     **options: Unpack[RunKeywords],
 ) -> RunReport:
-    """Stylize a raster of any size into an OME-Zarr (``.zarr``) or a BigTIFF (``.tif``, ``.tiff``, ``.btf``).
+    """Stylize a raster of any size into an OME-Zarr (``.zarr``), or through one into any format that
+    :func:`~urst_tiles.export` writes: BigTIFF (``.tif``), COG (``.cog.tif``), Deep Zoom (``.dzi``), JPEG …
 
     An interrupted run is taken up again by the same call.
 
     Parameters:
         source: a path, URL, array or Source.
-        target: the result's name; it appears when the result is whole.
+        target: the result's name, a path or an fsspec URL (``s3://bucket/name.zarr``, for a ``.zarr`` only); it appears
+            when the result is whole: below a URL it is complete when ``<target>/zarr.json`` stands there. Endpoints and
+            credentials are fsspec's own business: see its configuration, or that of the cloud's tools.
         style: a shipped style's name; or
         network: a network from :func:`~urst_tiles.load_network`. One of the two.
         statistics: used instead of the thumbnail's, for several rasters that must match.
         client: a Dask client; None runs in this process, or
         workers: in as many processes of this machine, each with a GPU of its own where there are any.
         shards: "i/n", only part i of n, for schedulers that know no Dask: the parts are calls of their own, at the same
-            time or not, on one file system. The last to end finishes the result, or a call without ``shards`` does.
+            time or not, on one file system or with one URL. The last to end finishes the result, or a call without
+            ``shards`` does.
         timeout: seconds that a shard may give no sign before it is given to another worker; None derives it from the
             slowest shard so far, at least 15 minutes.
         stop: asked between shards and tiles; once it says True, the shards in flight are finished and RunStopped is
             raised. The library itself handles no signals.
-        overwrite: replace a target or an unfinished run that stands there.
-        keep_store: for a TIFF, keep the OME-Zarr it is made from as ``<target>.zarr``.
+        overwrite: replace a target or an unfinished run that stands there. Below a URL it is removed first, and no
+            other process may be at it.
+        keep_store: for another format, keep the OME-Zarr it is made from as ``<target>.zarr``.
+        scratch: a folder that exists, for rasters that have to be unpacked before a run (PNG, JPEG); None: beside the
+            target, where that is local. The copy is removed by whoever finishes the result; with a URL, other machines'
+            copies stay on them.
         callbacks: told what happens, one event at a time, perhaps from another thread.
         options: see :class:`~urst_tiles.options.RunOptions`.
 
@@ -130,45 +87,46 @@ def stylize(
     """
     started, tell = time.perf_counter(), teller(callbacks)
     return_freed_memory()
-    wanted, kind = RunOptions(**options), target_kind(target)
-    raster, chosen, folder = open_raster(source, wanted), choose_network(style, network), RunFolder(Path(target))
+    wanted, exporter = RunOptions(**options), exporter_for(target)
+    raster, chosen = open_raster(source, wanted), choose_network(style, network)
     part, cluster = _checked(shards, client, workers, timeout, overwrite=overwrite)
-    folder.check_target()
+    site = _site(target, exporter, part, scratch)
+    site.check(raster)
+    if exporter.name != "omezarr" and not Path(site.target).exists():
+        exporter.check_target(Path(site.target), overwrite=overwrite)  # where it is there, the run says whose it is
     run_plan = plan_run(raster, chosen, wanted, target=target, time_it=False)
     record = make_record(raster, chosen, run_plan, wanted, statistics)
-    seat = Seat(folder, part)
     own = range(len(run_plan.tiles)) if part is None else part.of_shards(len(run_plan.tiles))
     if not own:
         raise InputError(f"shards {part}: there are only {len(run_plan.tiles)}; split the run into no more parts")
-    run = enter(
-        raster,
-        chosen,
-        run_plan,
-        wanted,
-        record,
-        statistics,
-        tell,
-        seat=seat,
-        folder=folder,
-        overwrite=overwrite,
-        stop=stop,
-    )
+    asked = Wanted(raster, chosen, run_plan, wanted, statistics, site)
     try:
-        with Ledger(seat.ledger) as ledger:
+        run = enter(asked, record, tell, stop, overwrite=overwrite)
+        with site.ledger() as ledger:
             shards_started = time.perf_counter()
-            reports = make_shards(run, ledger, own, cluster, tell, stop, Patience(timeout))
+            tally = make_shards(run, ledger, own, cluster, tell, stop, Patience(timeout))
             seconds_shards = time.perf_counter() - shards_started
-            last = part is None or _is_last(run, seat, ledger, tell)
+            last = site.is_last(lambda: everything_done(run, ledger), tell)
             if last:
                 make_pyramid(run, ledger, tell, stop)
+                _export(run, exporter, ledger, tell, stop, overwrite=overwrite)
         if last:
-            _finish(run, kind, seat, tell, stop, overwrite=overwrite, keep_store=keep_store)
+            site.finish(exporter.name, tell, keep_store=keep_store)
     finally:
-        seat.leave()
-    report = _report(run, reports, part, len(own), seconds_shards, time.perf_counter() - started, finished=last)
+        site.leave()
+    report = make_report(run, tally, part, len(own), seconds_shards, time.perf_counter() - started, finished=last)
     if last:
-        tell(RunFinished(report.shards, sum(r.pixels for r in reports), report.seconds))
+        tell(RunFinished(report.shards, tally.pixels, report.seconds))
     return report
+
+
+def _site(target: str | Path, exporter: Exporter, part: Part | None, scratch: str | Path | None) -> Site:
+    site = open_site(target, part, scratch)
+    if exporter.name != "omezarr" and not isinstance(site.target, Path):
+        raise InputError(
+            f"{target}: only an OME-Zarr can be written there; name a .zarr, or a local path for {exporter.title}"
+        )
+    return site
 
 
 def _checked(
@@ -194,37 +152,20 @@ def _checked(
     return part, client if workers is None else workers
 
 
-def _is_last(run: Run, seat: Seat, ledger: Ledger, tell: Callback) -> bool:
-    """Whether this process is to finish the run: all shards are done and nobody else is at work. If it is, nobody else
-    can begin to be."""
-    with gate(run.folder, lambda: False, tell):
-        if not (everything_done(run, ledger) and seat.alone()):
-            # With the gate held: who comes next finds this seat empty.
-            seat.leave()
-            return False
-        seat.finish()
-        return True
+def _export(run: Run, exporter: Exporter, ledger: Ledger, tell: Callback, stop: Stop, *, overwrite: bool) -> None:
+    """Write what is wanted instead of the store, unless it stands there."""
+    target = run.site.export_to(exporter.name)
+    if target is None:
+        return
+    rest = "the same command goes on" if exporter.resumes else "they are written again"
 
-
-def _finish(run: Run, kind: str, seat: Seat, tell: Callback, stop: Stop, *, overwrite: bool, keep_store: bool) -> None:
-    """Give the result the target's name."""
-    folder = run.folder
-
-    def on_tile(done: int, total: int) -> None:
+    def on_progress(done: int, total: int) -> None:
         tell(PhaseProgress("export", done, total))
-        stop_if_asked(stop, f"{done} of {total} tiles of the TIFF were written (they are written again)")
+        stop_if_asked(stop, f"{done} of {total} parts of the {exporter.title} were written ({rest})")
 
-    if kind == "bigtiff" and not folder.exported():
-        tell(PhaseStarted("export"))
-        folder.mark_export()
-        export_bigtiff(run.store, folder.target, overwrite=overwrite, on_tile=on_tile)
-    with gate(folder, lambda: False, tell):
-        seat.leave()
-        if kind == "bigtiff":
-            folder.finish_export(keep_store=keep_store)
-        else:
-            folder.finish_omezarr()
-        folder.clear_spool()
+    tell(PhaseStarted("export"))
+    store = SparseStore(run.store, lambda *place: is_empty(run.store, ledger, *place))
+    exporter.write(store, target, ExportOptions(), overwrite=overwrite, on_progress=on_progress)
 
 
 def choose_network(style: str | None, network: StyleNetwork | None) -> StyleNetwork:
@@ -238,56 +179,3 @@ def choose_network(style: str | None, network: StyleNetwork | None) -> StyleNetw
     if style is not None and network is None:
         return load_style(style)
     raise InputError("give either a style or a network, not " + ("both" if style else "neither"))
-
-
-def peak_memory() -> int:
-    """The most that was resident of this process since it started, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: there a process begins with the peak of the one that started it.
-        lines = status.read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _report(
-    run: Run,
-    reports: Sequence[ShardReport],
-    part: Part | None,
-    shards: int,
-    seconds_shards: float,
-    seconds: float,
-    *,
-    finished: bool,
-) -> RunReport:
-    tiles = run.plan.tiles
-    notes = list(run.plan.notes)
-    if run.statistics.degenerate:
-        notes.append(
-            "the thumbnail is nearly blank: the statistics of "
-            f"{len(run.statistics.degenerate)} layers are degenerate and amplify what little there is"
-        )
-    return RunReport(
-        target=run.folder.target,
-        width=tiles.region.width,
-        height=tiles.region.height,
-        shards=len(reports),
-        shards_before=shards - len(reports),
-        seconds=seconds,
-        seconds_shards=seconds_shards,
-        megapixels_per_second=sum(report.pixels for report in reports) / max(seconds_shards, 1e-9) / 1e6,
-        peak_memory=peak_memory(),
-        memory_estimate=run.plan.memory.bytes,
-        engine=TorchEngine(run.frozen, device=run.options.device, precision=run.options.precision).description,
-        window=tiles.window,
-        halo=tiles.halo,
-        statistics=run.statistics.hash(),
-        notes=tuple(notes),
-        part=None if part is None else str(part),
-        finished=finished,
-    )

@@ -19,9 +19,11 @@ _ENOUGH = 0.03
 px; a GPU is idle most of the time with those. A plan is waited for: five encoders over 512 px take half a minute."""
 
 
-def seconds_per_pixel(frozen: FrozenNetwork, *, window: int, device: str, precision: Precision) -> float:
+def seconds_per_pixel(
+    frozen: FrozenNetwork, *, window: int, device: str, precision: Precision, device_memory: int | None = None
+) -> float:
     """Seconds that one pixel of a window of ``window`` px takes, from pictures no larger than it."""
-    engine = TorchEngine(frozen, device=device, precision=precision)
+    engine = TorchEngine(frozen, device=device, precision=precision, device_memory=device_memory)
     smallest = max(frozen.minimum, frozen.stride)
     engine.run(_picture(smallest))  # the first call sets up what later ones use
     found = 0.0

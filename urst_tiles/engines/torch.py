@@ -2,6 +2,9 @@
 
 Whole levels cross the bus (uint8 is a quarter of float32); scaling to [0, 1], the network and rounding back happen on
 the device.
+
+When a GPU's memory runs out, half as many windows are run at a time from then on; nothing is lost, as a window's result
+is its own.
 """
 
 from __future__ import annotations
@@ -11,55 +14,113 @@ from typing import Literal, cast
 import numpy as np
 import torch
 
-from urst_tiles.errors import InputError
+from urst_tiles.engines.devices import choose_device, is_out_of_memory, limit_bytes, peak_bytes, release_cache
+from urst_tiles.errors import DeviceMemoryError
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.sources.base import Pixels
 
-__all__ = ["Precision", "TorchEngine", "choose_device"]
+__all__ = ["Precision", "TorchEngine", "choose_device", "describe"]
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
 
-def choose_device(device: str) -> torch.device:
-    """ "auto" is the first CUDA device if there is one, else the CPU.
-
-    Raises:
-        InputError: the device is unknown or not there.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise InputError(f"{device!r} is no device; use auto, cpu, cuda or cuda:N") from error
-    if chosen.type == "cuda" and (not torch.cuda.is_available() or (chosen.index or 0) >= torch.cuda.device_count()):
-        raise InputError(f"{device} was asked for, but PyTorch sees {torch.cuda.device_count()} CUDA devices; use cpu")
-    if chosen.type not in ("cpu", "cuda"):
-        raise InputError(f"device {device!r} is not supported; use auto, cpu, cuda or cuda:N")
-    return chosen
+def describe(device: str, precision: Precision) -> str:
+    """What an engine runs on: "torch 2.13, cpu, float32, 2 threads"."""
+    chosen = choose_device(device)
+    where = torch.cuda.get_device_name(chosen) if chosen.type == "cuda" else "cpu"
+    threads = f", {torch.get_num_threads()} threads" if chosen.type == "cpu" else ""
+    return f"torch {torch.__version__}, {where}, {precision}{threads}"
 
 
 class TorchEngine:
-    """Inference mode, channels last; reduced precision only where it was asked for."""
+    """Inference mode, channels last; reduced precision only where it was asked for.
 
-    def __init__(self, network: FrozenNetwork, *, device: str = "auto", precision: Precision = "float32") -> None:
+    Parameters:
+        network: what is run; it is moved to the device, in place.
+        device_memory: bytes of a GPU that this process may hold, CUDA's context included; None: all there is.
+
+    Raises:
+        InputError: the device is unknown or not there.
+        DeviceMemoryError: the weights do not fit.
+    """
+
+    def __init__(
+        self,
+        network: FrozenNetwork,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        device_memory: int | None = None,
+    ) -> None:
         self._device = choose_device(device)
         self._dtype: torch.dtype = getattr(torch, precision)
+        self._precision: Precision = precision
+        self._limit: int | None = None
+        if device_memory is not None:
+            limit_bytes(self._device, device_memory)
         # Moving a module changes it in place: the engine works on the one it was given, as nobody else runs it.
-        self._network = network.eval().to(self._device)
+        try:
+            self._network = network.eval().to(self._device)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise DeviceMemoryError(
+                f"the network's weights do not fit into the memory of {self._device}; use --device cpu, or a larger "
+                "--device-memory where one was given"
+            ) from error
         for parameter in self._network.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self._precision = precision
 
     @property
     def description(self) -> str:
-        where = torch.cuda.get_device_name(self._device) if self._device.type == "cuda" else "cpu"
-        threads = f", {torch.get_num_threads()} threads" if self._device.type == "cpu" else ""
-        return f"torch {torch.__version__}, {where}, {self._precision}{threads}"
+        return describe(str(self._device), self._precision)
+
+    @property
+    def limit(self) -> int | None:
+        """See :class:`~urst_tiles.engines.base.Engine`."""
+        return self._limit
+
+    @property
+    def device_peak(self) -> int | None:
+        """See :class:`~urst_tiles.engines.base.Engine`."""
+        return peak_bytes(self._device)
 
     def run(self, windows: Pixels) -> Pixels:
         """See :class:`~urst_tiles.engines.base.Engine`."""
+        results: list[Pixels] = []
+        done = 0
+        while done < len(windows):
+            part = windows[done : done + (self._limit or len(windows))]
+            result = self._run_if_it_fits(part)
+            if result is None:
+                self._run_fewer_than(part)
+                continue
+            results.append(result)
+            done += len(part)
+        return results[0] if len(results) == 1 else cast("Pixels", np.concatenate(results))
+
+    def _run_if_it_fits(self, windows: Pixels) -> Pixels | None:
+        """The result, or None where memory ran out."""
+        try:
+            return self._run(windows)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+    def _run_fewer_than(self, windows: Pixels) -> None:
+        """Half as many windows from now on. Called when the error is gone, whose traceback holds the feature maps."""
+        release_cache(self._device)
+        count, height, width = windows.shape[:3]
+        if count == 1:
+            raise DeviceMemoryError(
+                f"one window of {width} x {height} px does not fit into the memory of {self._device}; "
+                "use a smaller --window, or --device cpu"
+            )
+        self._limit = count // 2
+
+    def _run(self, windows: Pixels) -> Pixels:
         top = float(np.iinfo(windows.dtype).max)
         with torch.inference_mode(), self._autocast():
             # (N, H, W, 3) seen as (N, 3, H, W) is already channels last: no copy.

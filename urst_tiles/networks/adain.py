@@ -106,13 +106,19 @@ def _parts(state: State, source: str = "these weights") -> _Parts:
 def _build(state: State, styling: Styling) -> StyleNetwork:
     encoder, decoder = _parts(state)
 
-    def statistics(image: Tensor) -> tuple[Tensor, Tensor]:
-        moments = Moments.of(encoder(image))
+    def statistics(features: Tensor) -> tuple[Tensor, Tensor]:
+        moments = Moments.of(features)
         return torch.tensor(moments.mean), standard_deviation(moments)
 
-    mean, std = styling.mixed(statistics)
+    mean, std = styling.mixed(encoder, statistics)
     network = AdaINNetwork(encoder, AdaptiveInstanceNorm2d(mean, std, styling.alpha), decoder)
-    return StyleNetwork("adain", network, title="Huang and Belongie 2017", licence=METHOD.licence)
+    return StyleNetwork(
+        "adain",
+        network,
+        title="Huang and Belongie 2017",
+        licence=METHOD.licence,
+        style_pass=styling.through(encoder),
+    )
 
 
 def _sample(seed: int) -> dict[str, Tensor]:

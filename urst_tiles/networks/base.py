@@ -23,6 +23,7 @@ from urst_tiles.networks.moments import Statistics
 from urst_tiles.networks.normalization import frozen_norm, is_norm, neutral_moments, reference_norm
 from urst_tiles.networks.padding import extend, round_up
 from urst_tiles.networks.receptive_field import ReceptiveField, analyse
+from urst_tiles.networks.styling import StylePass
 from urst_tiles.networks.tracing import capture, operation
 from urst_tiles.sources.base import Pixels
 
@@ -86,7 +87,14 @@ class StyleNetwork:
     """
 
     def __init__(
-        self, name: str, module: nn.Module, *, weights_hash: str = "", title: str = "", licence: str = ""
+        self,
+        name: str,
+        module: nn.Module,
+        *,
+        weights_hash: str = "",
+        title: str = "",
+        licence: str = "",
+        style_pass: StylePass | None = None,
     ) -> None:
         self.name = name
         # the method's name, as load_network takes it
@@ -94,6 +102,8 @@ class StyleNetwork:
         # for people
         self.licence = licence
         # of the weights, where known
+        self.style_pass = style_pass
+        # what style images went through when this was built
         self.module = module.eval().requires_grad_(requires_grad=False)
         self._weights_hash = weights_hash
         self._recolour: Callable[[Pixels], StyleNetwork] | None = None

@@ -55,23 +55,38 @@ def pad_before_upsampling(net: GraphModule) -> None:
     than the factor, the upsampled edge is the edge pixel again, so one replicated pixel before upsampling gives it::
 
         low a b c …    up a a b b c c …    reflected by 1: a|a a b b …    replicated, up: a a|a a b b …
+
+    Not where a reflection pad reads the crop and would have to copy it: see :func:`_costs_more_than_it_saves`.
     """
     for node in list(net.graph.nodes):
         chain = _pad_of_upsampled(net, node)
         if chain is None:
             continue
         pad, convolution, factor, width = chain
+        last = convolution
+        if len(last.users) == 1 and (reader := next(iter(last.users))).target is torch.relu_:
+            last = reader
+        if _costs_more_than_it_saves(net, convolution, last):
+            continue
         with net.graph.inserting_before(node):
             padded = net.graph.call_function(functional.pad, (input_of(node), [1, 1, 1, 1], "replicate"))
         node.replace_input_with(input_of(node), padded)
         remove(pad)
-        last = convolution
-        if len(last.users) == 1 and (reader := next(iter(last.users))).target is torch.relu_:
-            last = reader
         with net.graph.inserting_after(last):
             cropped = net.graph.call_function(_crop, (last, factor - width))
         for reader in [user for user in last.users if user is not cropped]:
             reader.replace_input_with(last, cropped)
+
+
+def _costs_more_than_it_saves(net: GraphModule, convolution: Node, last: Node) -> bool:
+    """Whether another reflection pad reads ``last``, what the convolution gave, and makes the rewrite no gain.
+
+    Such a pad wants its input in one piece: the crop is copied, and three maps of the convolution's output are held.
+    As it stands, two of its input are.
+    """
+    layer = module_of(net, convolution)
+    padded = any(isinstance(module_of(net, reader), nn.ReflectionPad2d) for reader in last.users)
+    return padded and isinstance(layer, nn.Conv2d) and 2 * layer.in_channels <= 3 * layer.out_channels
 
 
 def _crop(x: Tensor, width: int) -> Tensor:

@@ -139,13 +139,12 @@ def _fill(module: nn.Module, state: State, source: str) -> None:
 def _build(state: State, styling: Styling) -> StyleNetwork:
     parts = _parts(state)
 
-    def style(image: Tensor) -> tuple[Tensor, Tensor]:
-        features = parts.encoder(image)
+    def style(features: Tensor) -> tuple[Tensor, Tensor]:
         mean = torch.tensor(Moments.of(features).mean)
         seen = parts.snet.convs(features - mean.to(features)[:, None, None])
         return mean, parts.snet.matrix(Covariance.of(seen))
 
-    mean, matrix = styling.mixed(style)
+    mean, matrix = styling.mixed(parts.encoder, style)
     module = nn.Sequential(
         OrderedDict[str, nn.Module](
             encoder=parts.encoder,
@@ -156,7 +155,13 @@ def _build(state: State, styling: Styling) -> StyleNetwork:
             decoder=parts.decoder,
         )
     )
-    return StyleNetwork("linear-wct", module, title="Li et al. 2019", licence=METHOD.licence)
+    return StyleNetwork(
+        "linear-wct",
+        module,
+        title="Li et al. 2019",
+        licence=METHOD.licence,
+        style_pass=styling.through(parts.encoder),
+    )
 
 
 def random_linear_wct(widths: Sequence[int], seed: int) -> dict[str, Tensor]:

@@ -44,11 +44,10 @@ class MicroASTWeights(nn.Module):
         self.modulator = Modulator(widths.quarter)
         self.decoder = Decoder(widths)
 
-    def signals(self, image: Tensor) -> list[Tensor]:
-        """What the network needs of a style image, (1, 3, H, W) in [0, 1]: mean, deviation, filters' weight and bias at
-        the first depth, and the same at the second. All (C,); linear in a mix of styles.
+    def signals(self, features: tuple[Tensor, Tensor]) -> list[Tensor]:
+        """What the network needs of a style image's features, as the style encoder gives them: mean, deviation,
+        filters' weight and bias at the first depth, and the same at the second. All (C,); linear in a mix of styles.
         """
-        features = self.style_encoder(image)
         moments = [Moments.of(feature) for feature in features]
         statistics = [(torch.tensor(each.mean), standard_deviation(each)) for each in moments]
         weight1, bias1, weight2, bias2 = (signal.flatten() for signal in self.modulator(*features))
@@ -135,8 +134,15 @@ def _widths(state: State, source: str) -> Widths:
 
 def _build(state: State, styling: Styling) -> StyleNetwork:
     weights = _weights(state)
-    network = MicroASTNetwork(weights, styling.mixed(weights.signals), styling.alpha)
-    return StyleNetwork("microast", network, title="Wang et al. 2023", licence=METHOD.licence)
+    network = MicroASTNetwork(weights, styling.mixed(weights.style_encoder, weights.signals), styling.alpha)
+    encoder = weights.style_encoder
+    return StyleNetwork(
+        "microast",
+        network,
+        title="Wang et al. 2023",
+        licence=METHOD.licence,
+        style_pass=styling.through(nn.Sequential(encoder.enc1, encoder.enc2)),
+    )
 
 
 def _sample(seed: int) -> dict[str, Tensor]:

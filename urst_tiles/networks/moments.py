@@ -12,7 +12,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.numpy import load as from_safetensors
 from safetensors.numpy import save as to_safetensors
 from torch import Tensor
 
@@ -191,9 +192,8 @@ class Statistics(Mapping[str, Moments]):
             digest.update(name.encode() + b"\0" + moments._bytes())  # noqa: SLF001
         return digest.hexdigest()
 
-    def save(self, path: str | Path) -> None:
-        """Write one safetensors file; a reader never sees half of it."""
-        path = Path(path)
+    def to_bytes(self) -> bytes:
+        """One safetensors file, the same for equal statistics of the same thumbnail."""
         tensors = {f"{name}.{part}": array for name, m in self.items() for part, array in m.arrays().items()}
         facts = {
             "version": _VERSION,
@@ -202,8 +202,13 @@ class Statistics(Mapping[str, Moments]):
         }
         # One entry: safetensors writes several in no particular order, and equal statistics are to be equal files.
         metadata = {_FORMAT: json.dumps(facts)}
+        return to_safetensors(tensors, metadata)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file; a reader never sees half of it."""
+        path = Path(path)
         unfinished = path.with_name(path.name + ".partial")
-        unfinished.write_bytes(to_safetensors(tensors, metadata))
+        unfinished.write_bytes(self.to_bytes())
         unfinished.replace(path)
 
     @classmethod
@@ -214,16 +219,31 @@ class Statistics(Mapping[str, Moments]):
             InputError: there is no such file, or it holds something else.
         """
         try:
-            with safe_open(path, framework="numpy") as file:
-                facts = json.loads((file.metadata() or {}).get(_FORMAT, "{}"))
-                if facts.get("version") != _VERSION:
-                    raise InputError(f"{path} holds no statistics of this version; collect them again")
-                thumbnail = facts["thumbnail"]
-                layers = {name: _read(file, name, count) for name, count in facts["counts"].items()}
-        except (OSError, SafetensorError, KeyError, ValueError) as error:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise InputError(f"statistics cannot be read from {path}: {error}") from error
+        return cls.from_bytes(data, str(path))
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str) -> Self:
+        """Read what :meth:`to_bytes` gave; ``name`` is for messages.
+
+        Raises:
+            InputError: it is something else.
+        """
+        try:
+            tensors = from_safetensors(data)
+            # A file begins with the length of its header, which is JSON.
+            header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+            facts = json.loads(header.get("__metadata__", {}).get(_FORMAT, "{}"))
+            if facts.get("version") != _VERSION:
+                raise InputError(f"{name} holds no statistics of this version; collect them again")
+            thumbnail = facts["thumbnail"]
+            layers = {layer: _read(tensors, layer, count) for layer, count in facts["counts"].items()}
+        except (SafetensorError, KeyError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"statistics cannot be read from {path}: {error}") from error
+            raise InputError(f"statistics cannot be read from {name}: {error}") from error
         return cls(layers, tuple(thumbnail) if thumbnail else None)
 
 
@@ -232,8 +252,8 @@ def _is_degenerate(moments: Moments) -> bool:
     return bool(spread(moments.variance) < DEGENERATE_VARIANCE)
 
 
-def _read(file: Any, name: str, count: int) -> Moments:
-    mean, m2 = file.get_tensor(f"{name}.mean"), file.get_tensor(f"{name}.m2")
-    if f"{name}.comoment" in file.keys():  # noqa: SIM118  (not a mapping)
-        return Covariance(count, mean, m2, file.get_tensor(f"{name}.comoment"))
+def _read(tensors: Mapping[str, NDArray[np.float64]], layer: str, count: int) -> Moments:
+    mean, m2 = tensors[f"{layer}.mean"], tensors[f"{layer}.m2"]
+    if f"{layer}.comoment" in tensors:
+        return Covariance(count, mean, m2, tensors[f"{layer}.comoment"])
     return Moments(count, mean, m2)

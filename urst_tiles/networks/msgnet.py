@@ -17,6 +17,7 @@ weights.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +25,7 @@ from urst_tiles.errors import NetworkError
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.checkpoints import load_state_dict
 from urst_tiles.networks.method import Method, State
+from urst_tiles.networks.moments import Covariance
 from urst_tiles.networks.msgnet_layouts import WHAT, translate
 from urst_tiles.networks.normalization import ChannelAffine
 from urst_tiles.networks.renaming import convolution_shape, fill, part_of
@@ -123,8 +125,8 @@ class MSGNetwork(nn.Module):
 
 def gram_matrix(features: Tensor) -> Tensor:
     """(1, C, H, W) → (C, C) float64: F Fᵀ / (C · H · W)."""
-    flat = features[0].flatten(1).double()
-    return flat @ flat.T / flat.numel()
+    seen = Covariance.of(features)  # a part of the map at a time
+    return torch.tensor(seen.comoment / seen.count + np.outer(seen.mean, seen.mean)) / len(seen.mean)
 
 
 def _widths(state: State, block: str) -> tuple[int, int, int]:
@@ -157,7 +159,7 @@ def _inspiration(state: State, styling: Styling, encoder: _Encoder) -> nn.Conv2d
     if weight is None or weight.shape != (channels, channels):
         shape = "is missing" if weight is None else f"has shape {tuple(weight.shape)}"
         raise NetworkError(f"inspiration.weight {shape} where {WHAT} of these widths has {(channels, channels)}")
-    (gram,) = styling.mixed(lambda image: [gram_matrix(encoder(image))])
+    (gram,) = styling.mixed(encoder, lambda features: [gram_matrix(features)])
     matrix = (weight.double() @ gram).T
     return pointwise(matrix, matrix.new_zeros(channels)).float()
 
@@ -170,7 +172,7 @@ def _read(files: WeightFiles) -> dict[str, Tensor]:
 def _build(state: State, styling: Styling) -> StyleNetwork:
     encoder = _encoder(part_of(state, "encoder."))
     module = MSGNetwork(encoder, _inspiration(state, styling, encoder), _decoder(part_of(state, "decoder.")))
-    return StyleNetwork("msgnet", module, title=TITLE, licence=METHOD.licence)
+    return StyleNetwork("msgnet", module, title=TITLE, licence=METHOD.licence, style_pass=styling.through(encoder))
 
 
 def _sample(seed: int) -> dict[str, Tensor]:

@@ -10,15 +10,28 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from urst_tiles.allocator import return_freed_memory
 from urst_tiles.errors import InputError
-from urst_tiles.networks.moments import Covariance
+from urst_tiles.networks.freezing import replace_norms
+from urst_tiles.networks.lean import lean
+from urst_tiles.networks.moments import Covariance, Moments
+from urst_tiles.networks.normalization import Leaf, frozen_norm, is_norm, measure, neutral_moments, observe
 from urst_tiles.networks.whitening import matrix_power
 from urst_tiles.sources.pictures import read_rgb
 
-__all__ = ["STYLE_SIDE", "StyleImage", "Styling", "parse_style", "read_styles", "recoloured"]
+__all__ = [
+    "STYLE_SIDE",
+    "StyleImage",
+    "StylePass",
+    "Styling",
+    "as_encoded",
+    "parse_style",
+    "read_styles",
+    "recoloured",
+]
 
 STYLE_SIDE = 1024
 """Side in pixels of a style image, as in the paper: short side to this, centre cropped."""
@@ -39,6 +52,18 @@ class StyleImage:
         return torch.from_numpy(self.pixels).permute(2, 0, 1)[None].float() / 255
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StylePass:
+    """What the style images went through when a network was built, and how large they were: what that took is told
+    from it."""
+
+    encoders: tuple[nn.Module, ...]
+    # one after another, each on the image itself
+    height: int
+    # of the largest image, in pixels
+    width: int
+
+
 @dataclass(frozen=True, slots=True)
 class Styling:
     """All that is chosen about a style at run time."""
@@ -47,24 +72,60 @@ class Styling:
     alpha: float = 1.0
     # strength in [0, 1]
 
-    def mixed(self, encode: Callable[[Tensor], Sequence[Tensor]]) -> list[Tensor]:
-        """``encode(image)`` of each style image, (1, 3, H, W) in [0, 1], as weighted means in float64.
+    def mixed(self, encoder: nn.Module, measured: Callable[[Any], Sequence[Tensor]]) -> list[Tensor]:
+        """``measured(encoder(image))`` of each style image, (1, 3, H, W) in [0, 1], as weighted means in float64.
 
-        Exact wherever the network is linear in what ``encode`` returns: means, deviations, colourings, Gram matrices.
+        Exact wherever the network is linear in what is measured: means, deviations, colourings, Gram matrices. Feature
+        maps are dropped as soon as nothing reads them; the layout of the encoder's weights changes.
         """
         sums: list[Tensor] | None = None
+        # What is held here is part of what a run promises, and comes before it.
+        return_freed_memory()
+        encode = as_encoded(encoder)
         with torch.inference_mode():
             for image in self.images:
-                parts = [image.weight * part.double() for part in encode(image.tensor)]
+                parts = [image.weight * part.double() for part in measured(encode(image.tensor))]
                 sums = parts if sums is None else [one + other for one, other in zip(sums, parts, strict=True)]
         if sums is None:
             raise InputError("a style image is needed (--style FILE)")
         return [part.clone() for part in sums]
 
+    def through(self, *encoders: nn.Module) -> StylePass | None:
+        """What these images went through; None where there are none."""
+        if not self.images:
+            return None
+        largest = max((image.pixels for image in self.images), key=lambda pixels: pixels.size)
+        return StylePass(encoders, *largest.shape[:2])
+
     def recoloured(self, content: NDArray[Any]) -> Styling:
         """With each style image in the colours of the content, (H, W, 3) uint8 or uint16."""
         images = tuple(replace(image, pixels=recoloured(image.pixels, content)) for image in self.images)
         return replace(self, images=images)
+
+
+class _OwnNorm(Leaf):
+    """A norm that normalises with its input's own statistics, and holds no copy of its input meanwhile."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm = norm
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = frozen_norm(self.norm, measure(self.norm, observe(self.norm, x))).to(x)(x)
+        return y
+
+
+def as_encoded(encoder: nn.Module, *, neutral: bool = False) -> nn.Module:
+    """The encoder as style images go through it. The weights are its own, their layout changes.
+
+    ``neutral`` puts constants in the place of its norms: for recording its graph.
+    """
+
+    def make(norm: nn.Module, moments: Moments) -> nn.Module:
+        return frozen_norm(norm, moments) if neutral else _OwnNorm(norm)
+
+    moments = {name: neutral_moments(layer) for name, layer in encoder.named_modules() if is_norm(layer)}
+    return lean(replace_norms(encoder.eval(), moments, make, share=True))
 
 
 def read_styles(style: Any, side: int = STYLE_SIDE) -> tuple[StyleImage, ...]:

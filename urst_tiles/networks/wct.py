@@ -24,7 +24,6 @@ from torch import Tensor, nn
 
 from urst_tiles.errors import NetworkError
 from urst_tiles.networks.base import StyleNetwork
-from urst_tiles.networks.lean import lean
 from urst_tiles.networks.method import Method, State
 from urst_tiles.networks.moments import Covariance
 from urst_tiles.networks.renaming import fill, part_of
@@ -89,7 +88,8 @@ def wct_network(
             f"these are not the weights of {title}: {(stray or ['nothing'])[0]} belongs to no level 1 to 5"
         )
     levels = [(number, _level(state, number, styling, title, positive=positive)) for number in numbers]
-    return StyleNetwork(name, WCTNetwork(levels), title=title, licence=licence)
+    style_pass = styling.through(*(level.encoder for _, level in levels))
+    return StyleNetwork(name, WCTNetwork(levels), title=title, licence=licence, style_pass=style_pass)
 
 
 def _level(state: State, level: int, styling: Styling, title: str, *, positive: bool) -> _Level:
@@ -134,13 +134,12 @@ def _decoder(state: State, level: int, *, positive: bool) -> nn.Sequential:
 
 def _styled(encoder: nn.Sequential, styling: Styling) -> WhitenAndColour:
     """With the mean and colouring of the style images' features, as this level's own encoder sees them."""
-    encode = lean(encoder.eval())
 
-    def measured(image: Tensor) -> tuple[Tensor, Tensor]:
-        features = Covariance.of(encode(image))
-        return torch.tensor(features.mean), torch.tensor(colouring_matrix(features))
+    def measured(features: Tensor) -> tuple[Tensor, Tensor]:
+        found = Covariance.of(features)
+        return torch.tensor(found.mean), torch.tensor(colouring_matrix(found))
 
-    mean, colouring = styling.mixed(measured)
+    mean, colouring = styling.mixed(encoder, measured)
     return WhitenAndColour(mean, colouring, styling.alpha)
 
 

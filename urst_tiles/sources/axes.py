@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ _KNOWN = "tczyx"
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the picture lies in an array. All other axes have length 1."""
+    """Where the picture lies in an array. Of all other axes the first place is read."""
 
     ndim: int
     y: int
@@ -27,6 +28,8 @@ class Layout:
     # of columns
     c: int | None
     # of channels, or None where there is no such axis
+    notes: tuple[str, ...] = ()
+    # what of the array is not read, one sentence each
 
     def size(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """(width, height)."""
@@ -35,13 +38,13 @@ class Layout:
     def channels(self, shape: tuple[int, ...]) -> int:
         return 1 if self.c is None else shape[self.c]
 
-    def index(self, window: Window) -> tuple[int | slice, ...]:
+    def index(self, window: Window, channels: slice = slice(None)) -> tuple[int | slice, ...]:
         """What to index the array with to get the window; the other axes disappear."""
         rows, columns = window.slices
         found: list[int | slice] = [0] * self.ndim
         found[self.y], found[self.x] = rows, columns
         if self.c is not None:
-            found[self.c] = slice(None)
+            found[self.c] = channels
         return tuple(found)
 
     def arrange(self, block: NDArray[Any]) -> NDArray[Any]:
@@ -56,16 +59,15 @@ def layout_of(shape: tuple[int, ...], axes: str | None, name: str) -> Layout:
     """Find the axes of an array of this shape: as named by ``axes``, or from the shape where it leaves no doubt.
 
     Raises:
-        SourceError: the axes do not fit the shape, are ambiguous, or hold more than one picture.
+        SourceError: the axes do not fit the shape or are ambiguous.
     """
     names = _checked(axes.lower(), shape, name) if axes is not None else _guessed(shape, name)
-    for axis, length in zip(names, shape, strict=True):
-        if axis in "tz" and length != 1:
-            raise SourceError(
-                f"{name} has {length} pictures along its axis {axis!r} (shape {shape}, axes {names!r}). "
-                "Give an array that holds one"
-            )
-    return Layout(len(shape), names.index("y"), names.index("x"), names.index("c") if "c" in names else None)
+    notes = tuple(
+        f"It holds {length} pictures along its axis {axis}; the first is read."
+        for axis, length in zip(names, shape, strict=True)
+        if axis in "tz" and length > 1
+    )
+    return Layout(len(shape), names.index("y"), names.index("x"), names.index("c") if "c" in names else None, notes)
 
 
 def _checked(axes: str, shape: tuple[int, ...], name: str) -> str:
@@ -92,11 +94,11 @@ def _guessed(shape: tuple[int, ...], name: str) -> str:
             return lead + ("cyx" if first else "yxc")
     raise SourceError(
         f"it is not clear which axes of {name} are rows, columns and channels (shape {shape}). "
-        "Say so, for example with axes='yxc' or axes='cyx'"
+        "Say so, for example with --axes yxc or --axes cyx (in Python axes='yxc')"
     )
 
 
-def colour_of(channels: int, *, alpha: bool | None, name: str) -> tuple[Colour, bool]:
+def colour_of(channels: int, *, alpha: bool | None, name: str, names: Sequence[str] = ()) -> tuple[Colour, bool]:
     """(colour, alpha) of this many channels. ``alpha`` is what the metadata says of the last one, None if nothing.
 
     Raises:
@@ -109,8 +111,9 @@ def colour_of(channels: int, *, alpha: bool | None, name: str) -> tuple[Colour, 
         return "grey", alpha
     if colours == 3:
         return "rgb", alpha
+    listed = f" ({', '.join(names)})" if names else ""
     doubt = "; with two channels, whether the second is alpha is not known" if channels == 2 else ""
     raise SourceError(
-        f"{name} has {channels} channels, which are neither grey nor RGB, with or without alpha{doubt}. "
-        "Choose one or three of them first"
+        f"{name} has {channels} channels{listed}, which are neither grey nor RGB, with or without alpha{doubt}. "
+        "Choose one or three of them, for example with --channels 0,1,2 (in Python channels=(0, 1, 2))"
     )

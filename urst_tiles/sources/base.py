@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
+from urst_tiles.sources.geo import GeoTags
 
-__all__ = ["Colour", "Pixels", "RasterInfo", "Source"]
+__all__ = ["Colour", "Pixels", "RasterInfo", "Source", "chosen_of"]
 
 Colour = Literal["grey", "rgb"]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -48,6 +49,10 @@ class RasterInfo:
     # "tiff", "zarr", "array", … for people to read
     notes: tuple[str, ...] = ()
     # what was changed or could not be kept on the way in, one sentence each
+    geo: GeoTags | None = None
+    # where it lies on the Earth, as a GeoTIFF says; of the level that was chosen
+    choice: tuple[str, ...] = ()
+    # what of the raster was asked for and decides its pixels, one "name=value" each: level, channels, range, nodata
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -62,6 +67,11 @@ class RasterInfo:
     @property
     def pixels(self) -> int:
         return self.width * self.height
+
+
+def chosen_of(info: RasterInfo) -> dict[str, Any]:
+    """For fingerprints: what was chosen, where anything was."""
+    return {"choice": list(info.choice)} if info.choice else {}
 
 
 @runtime_checkable

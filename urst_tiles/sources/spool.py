@@ -15,9 +15,11 @@ import pyvips
 
 from urst_tiles.errors import SourceError
 from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.masked import MaskedSource
 from urst_tiles.sources.vips import VipsSource
-from urst_tiles.sources.vips_image import open_image, present, why
+from urst_tiles.sources.vips_image import why
 from urst_tiles.sources.vips_reader import WindowReader
+from urst_tiles.sources.vips_values import Opening
 
 __all__ = ["spool", "spool_bytes"]
 
@@ -25,10 +27,13 @@ _TILE = 256
 """Side of the copy's tiles: while it is written, two rows of them are in memory."""
 
 
-def spool_bytes(info: RasterInfo) -> int:
+def spool_bytes(source: Source) -> int:
     """Disk that the copy takes, in bytes; 0 for a raster that needs none."""
+    info = source.info
     if info.random_access:
         return 0
+    if isinstance(source, MaskedSource):
+        return spool_bytes(source.raster) + spool_bytes(source.mask)
     across, down = -(-info.width // _TILE), -(-info.height // _TILE)
     # Each tile has an offset and a length of 8 bytes; the rest of the header is small but for the ICC profile.
     return across * down * (_TILE * _TILE * info.bytes_per_pixel + 16) + len(info.icc_profile or b"") + 65536
@@ -47,6 +52,9 @@ def spool(source: Source, folder: str | os.PathLike[str], *, progress: Callable[
     """
     if source.info.random_access:
         return source
+    if isinstance(source, MaskedSource):
+        raster, mask = (spool(part, folder, progress=progress) for part in (source.raster, source.mask))
+        return MaskedSource(raster, mask)
     if not isinstance(source, VipsSource):
         raise SourceError(f"{source.name} has no random access, and only raster files can be copied to tiles")
     key = hashlib.sha256(json.dumps([source.path, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]
@@ -65,7 +73,7 @@ class _SpooledSource(VipsSource):
         self._name = original.name
         copied = self._info
         self._info = dataclasses.replace(original.info, random_access=True, tile=copied.tile)
-        self._reader = WindowReader(self.path, original.name, self._info, self.facts, copied.bytes_per_pixel, {})
+        self._reader = WindowReader(Opening(self.path, original.name, self.facts), self._info, copied.bytes_per_pixel)
 
     def fingerprint(self) -> dict[str, Any]:
         return self._original.fingerprint()
@@ -101,7 +109,7 @@ def _write(source: VipsSource, target: Path, progress: Callable[[int], None] | N
 
 def _copy(source: VipsSource, partial: Path, progress: Callable[[int], None] | None) -> None:
     # Pixels are copied as they lie in the file, with the orientation tag beside them: turning needs random access.
-    image = present(open_image(source.path, "sequential"), source.name, source.facts).image.copy()
+    image = source.opening.presented("sequential").image.copy()
     watch = _Watch(image, progress) if progress is not None else None
     try:
         image.tiffsave(

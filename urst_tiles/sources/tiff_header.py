@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import logging
+import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
 import tifffile
 
-__all__ = ["TiffFacts", "TiffLevel", "read_tiff_facts"]
+from urst_tiles.sources.geo import GeoTags, read_geo_tags
+
+__all__ = ["TiffFacts", "TiffLevel", "facts_of", "read_tiff_facts"]
 
 _log = logging.getLogger(__name__)
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}
 """TIFF's ResolutionUnit: 2 is the inch, 3 the centimetre; 1 means that the numbers are no resolution."""
+
+
+_OME_UNITS = {"nm": 1e-6, "µm": 1e-3, "μm": 1e-3, "um": 1e-3, "mm": 1.0, "cm": 10.0, "m": 1e3}
+"""Millimetres in OME-XML's units; the micro sign comes in two kinds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +55,20 @@ class TiffFacts:
     # what the bands after the colours are: 0 unknown, 1 premultiplied alpha, 2 alpha
     other_pages: int
     # pages that are neither the raster nor a level of it
+    nodata: float | None = None
+    # the value that GDAL's tag names, where libvips shows the numbers as they are stored
+    range: tuple[float, float] | None = None
+    # what the file says is its least and its largest number
+    orientation: int = 1
+    # EXIF's
+    apart: bool = False
+    # whether channels are pages of their own, as in OME-TIFF: libvips would show the first
+    compression: int = 1
+    # TIFF's number of it
+    wide: bool = False
+    # whether its numbers have 64 bits, which libvips does not read
+    geo: GeoTags | None = None
+    # where the raster lies on the Earth
 
 
 def read_tiff_facts(path: str) -> TiffFacts | None:
@@ -56,14 +78,15 @@ def read_tiff_facts(path: str) -> TiffFacts | None:
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            return _facts(tif)
+            return facts_of(tif)
     # A damaged header raises whatever the damage leads to: struct.error, IndexError, MemoryError …
     except Exception as error:  # noqa: BLE001
         _log.debug("no header facts of %s: %s", path, error)
         return None
 
 
-def _facts(tif: Any) -> TiffFacts:
+def facts_of(tif: Any) -> TiffFacts:
+    """The facts of an open ``tifffile.TiffFile``; may raise anything where the file is damaged."""
     page = tif.pages.first
     levels = _levels(tif, page)
     pages_of_raster = 1 + sum(level.subifd is None for level in levels)
@@ -75,6 +98,13 @@ def _facts(tif: Any) -> TiffFacts:
         resolution=_resolution(tif, page),
         extra_samples=tuple(int(sample) for sample in page.extrasamples),
         other_pages=max(0, len(tif.pages) - pages_of_raster),
+        nodata=_nodata(page),
+        range=_range(page),
+        orientation=int(page.tags.valueof("Orientation", 1)),
+        apart=(tif.is_ome or tif.is_imagej) and len(tif.series[0].pages) > 1,
+        wide=page.dtype is not None and page.dtype.itemsize > 4 and page.dtype.kind in "iuf",
+        compression=int(page.compression),
+        geo=read_geo_tags(page.tags),
     )
 
 
@@ -92,8 +122,31 @@ def _levels(tif: Any, first: Any) -> tuple[TiffLevel, ...]:
     return tuple(found)
 
 
+def _nodata(page: Any) -> float | None:
+    """GDAL's tag. It means numbers as stored; those of a palette, of few bits or with white as 0 are not shown so."""
+    text = page.tags.valueof("GDAL_NODATA")
+    if text is None or int(page.photometric) not in (1, 2, 6) or int(page.bitspersample) < 8:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _range(page: Any) -> tuple[float, float] | None:
+    """SMinSampleValue and SMaxSampleValue, over all bands."""
+    found = [page.tags.valueof(name) for name in ("SMinSampleValue", "SMaxSampleValue")]
+    if None in found:
+        return None
+    low, high = (values if isinstance(values, tuple) else (values,) for values in found)
+    least, most = float(min(low)), float(max(high))
+    return (least, most) if math.isfinite(least) and math.isfinite(most) and least < most else None
+
+
 def _resolution(tif: Any, page: Any) -> tuple[float, float] | None:
     if tif.is_svs and (found := _aperio_resolution(page.description)):
+        return found
+    if tif.is_ome and (found := _ome_resolution(tif.ome_metadata or "")):
         return found
     unit = page.tags.get("ResolutionUnit")
     mm = _MM_PER_UNIT.get(int(unit.value) if unit else 2)
@@ -106,6 +159,22 @@ def _resolution(tif: Any, page: Any) -> tuple[float, float] | None:
         if not numerator or not denominator:
             return None
         per_mm.append(numerator / denominator / mm)
+    return per_mm[0], per_mm[1]
+
+
+def _ome_resolution(xml: str) -> tuple[float, float] | None:
+    """PhysicalSizeX and PhysicalSizeY of the first Pixels of OME-XML, in micrometres unless it says otherwise."""
+    element = re.search(r"<(?:\w+:)?Pixels\b[^>]*>", xml)
+    if element is None:
+        return None
+    per_mm = []
+    for axis in "XY":
+        size = re.search(rf'\bPhysicalSize{axis}="([0-9.eE+-]+)"', element[0])
+        unit = re.search(rf'\bPhysicalSize{axis}Unit="([^"]*)"', element[0])
+        factor = _OME_UNITS.get(unit[1] if unit else "µm")
+        if size is None or factor is None or not 0 < (length := float(size[1]) * factor) < math.inf:
+            return None
+        per_mm.append(1 / length)
     return per_mm[0], per_mm[1]
 
 

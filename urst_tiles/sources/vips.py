@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +15,22 @@ import pyvips
 
 from urst_tiles.errors import SourceError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.base import Pixels, RasterInfo
+from urst_tiles.sources.base import Pixels, RasterInfo, chosen_of
+from urst_tiles.sources.choice import ALL_OF_IT, Choice, level_of
 from urst_tiles.sources.shrink import UNTILED, area_mean, shrink_by_strips, thumbnail_size
-from urst_tiles.sources.tiff_header import TiffFacts, TiffLevel, read_tiff_facts
+from urst_tiles.sources.tiff_header import TiffFacts, read_tiff_facts
 from urst_tiles.sources.vips_image import (
     Presented,
     decodes_whole,
     is_random_access,
     loader_of,
-    open_image,
-    present,
     stated_resolution,
     why,
 )
 from urst_tiles.sources.vips_reader import WindowReader
+from urst_tiles.sources.vips_values import Opening
 
-__all__ = ["VipsSource"]
+__all__ = ["VipsSource", "check_file"]
 
 _MAX_TILE_BYTES = 1 << 30
 """A larger tile is damage, or was not made to be read by windows."""
@@ -40,35 +42,55 @@ _STREAM_SLACK = 128 << 20
 
 _LARGE_PIXELS = 50_000_000
 """From here on it is worth a note that a decoder takes a raster into memory whole."""
+_FORMAT_BYTES = {"uchar": 1, "char": 1, "ushort": 2, "short": 2, "uint": 4, "int": 4, "float": 4}
+"""Of libvips' types of numbers; the others have 8 or more."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Level:
+    """A smaller copy of the raster in its file."""
+
+    size: tuple[int, int]
+    # (width, height), orientation not applied
+    options: tuple[tuple[str, int], ...]
+    # of libvips' loader
 
 
 class VipsSource:
     """A raster file. Its header is read at once, pixels when they are asked for.
 
     Raises:
-        SourceError: the file is missing, is no image, or holds pixels that are not 8 or 16 bit grey or RGB.
+        SourceError: the file is missing, is no image, has not what was chosen, or holds neither grey nor RGB.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], choice: Choice = ALL_OF_IT) -> None:
         self._name = os.fspath(path)
         self.path = str(Path(path).absolute())  # another process may stand in another folder
-        _check_file(self._name)
+        check_file(self._name)
         try:
-            image = open_image(self.path, "random")
+            image = Opening(self.path, self._name).image("random")
         except pyvips.Error as error:
             raise SourceError(f"cannot open {self._name}: {why(error)}") from error
         loader = loader_of(image, self.path)
         self.facts = read_tiff_facts(self.path) if loader.startswith("tiff") else None
-        presented = present(image, self._name, self.facts)
-        self._info = _info(self.path, image, presented, self.facts)
-        pixel_bytes = image.bands * (2 if image.format == "ushort" else 1)
+        full = image.width, image.height
+        levels = _levels(image, self.facts)
+        chosen = level_of(choice, [full, *(level.size for level in levels)], self._name)
+        self.opening = Opening(self.path, self._name, self.facts, choice)
+        if chosen:
+            self.opening = dataclasses.replace(self.opening, options=levels[chosen - 1].options)
+            image = self._opened(levels[chosen - 1])
+        self._levels = levels[chosen:]
+        presented = self.opening.present(image)
+        self._info = _info(self.opening, image, presented, full, self._levels)
+        pixel_bytes = image.bands * _FORMAT_BYTES.get(image.format, 8)
         tile = self._info.tile
         if tile is not None and tile[0] * tile[1] * pixel_bytes > _MAX_TILE_BYTES:
             raise SourceError(
                 f"{self._name} is stored in tiles of {tile[0]} x {tile[1]} pixels, too large to decode one by one. "
                 "Store it in tiles of 256 to 1024 pixels first"
             )
-        self._reader = WindowReader(self.path, self._name, self._info, self.facts, pixel_bytes, {})
+        self._reader = WindowReader(self.opening, self._info, pixel_bytes)
         self._pixel_bytes = pixel_bytes
         self._decoded_whole = decodes_whole(image, loader)
 
@@ -81,12 +103,17 @@ class VipsSource:
         return self._name
 
     def fingerprint(self) -> dict[str, Any]:
-        """Name, size and time of the last change: a file that was moved is still the same source."""
+        """Name, size, time of the last change, what was chosen: a file that was moved is still the same source."""
         try:
             facts = Path(self.path).stat()
         except OSError as error:
             raise SourceError(f"cannot open {self._name}: {error.strerror}") from error
-        return {"file": Path(self.path).name, "bytes": facts.st_size, "modified_ns": facts.st_mtime_ns}
+        return {
+            "file": Path(self.path).name,
+            "bytes": facts.st_size,
+            "modified_ns": facts.st_mtime_ns,
+            **chosen_of(self._info),
+        }
 
     def read(self, window: Window) -> Pixels:
         """See :meth:`urst_tiles.sources.base.Source.read`.
@@ -123,37 +150,49 @@ class VipsSource:
 
     def _level_for(self, short_side: int) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
         # A palette's levels can only be picked pixels, not means.
-        if self.facts is None or self.facts.palette:
+        if self.facts is not None and self.facts.palette:
             return None
-        for level in reversed(self.facts.levels):
-            if min(level.width, level.height) >= 2 * short_side and (found := self._open_level(level)):
+        for level in reversed(self._levels):
+            if min(level.size) >= 2 * short_side and (found := self._open_level(level)):
                 return found
         return None
 
-    def _open_level(self, level: TiffLevel) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
-        options = {"page": level.page} | ({} if level.subifd is None else {"subifd": level.subifd})
+    def _opened(self, level: _Level) -> Any:
         try:
-            image = open_image(self.path, "random", **options)
-            presented = present(image, self._name, self.facts)
-        except (pyvips.Error, SourceError):
+            image = dataclasses.replace(self.opening, options=level.options).image("random")
+        except pyvips.Error as error:
+            raise SourceError(f"cannot open level {level.size} of {self._name}: {why(error)}") from error
+        if (image.width, image.height) != level.size:
+            raise SourceError(
+                f"the level of {level.size[0]} x {level.size[1]} pixels of {self._name} has in fact "
+                f"{image.width} x {image.height}"
+            )
+        return image
+
+    def _open_level(self, level: _Level) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
+        opening = dataclasses.replace(self.opening, options=level.options)
+        try:
+            image = self._opened(level)
+            presented = opening.present(image)
+        except SourceError:
             return None  # the full size is there in any case
         same = (presented.colour, presented.alpha, presented.dtype) == (
             self._info.colour,
             self._info.alpha,
             self._info.dtype,
         )
-        if not same or (image.width, image.height) != (level.width, level.height):
+        if not same:
             return None
-        size = _turned((level.width, level.height), self._info.orientation)
+        size = _turned(level.size, self._info.orientation)
         tile = _tile(image, self._info.orientation)
         info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
-        return WindowReader(self.path, self._name, info, self.facts, self._pixel_bytes, options), size, tile
+        return WindowReader(opening, info, self._pixel_bytes), size, tile
 
     def _streamed_thumbnail(self, out_size: tuple[int, int]) -> Pixels:
         """Decoded once from top to bottom; the rows come as stored, so the result is turned at the end."""
         info = self._info
         try:
-            image = present(open_image(self.path, "sequential"), self._name, self.facts).image
+            image = self.opening.presented("sequential").image
             out = area_mean(
                 _rows(image, info),
                 (image.width, image.height),
@@ -166,29 +205,62 @@ class VipsSource:
         return _orient(out, info.orientation)
 
 
-def _check_file(path: str) -> None:
+def check_file(path: str) -> None:
+    """Before anything opens it.
+
+    Raises:
+        SourceError: it is missing, empty, a folder, a pipe or a device.
+    """
     file = Path(path)
-    if file.is_dir():
-        raise SourceError(f"cannot open {path}: it is a folder and holds no Zarr metadata. Give a file or a Zarr store")
-    if not file.exists():
-        raise SourceError(f"cannot open {path}: there is no such file")
     try:
-        empty = file.stat().st_size == 0
-    except OSError as error:
-        raise SourceError(f"cannot open {path}: {error.strerror}") from error
-    if empty:
+        facts = file.stat()
+    except FileNotFoundError:
+        raise SourceError(f"cannot open {path}: there is no such file") from None
+    except (OSError, ValueError) as error:
+        raise SourceError(f"cannot open {path}: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(facts.st_mode):
+        raise SourceError(f"cannot open {path}: it is a folder and holds no Zarr metadata. Give a file or a Zarr store")
+    if not stat.S_ISREG(facts.st_mode):
+        # Opening a pipe would wait for ever for someone to write into it.
+        raise SourceError(f"cannot open {path}: it is a pipe or a device, not a file. Save it as a file first")
+    if facts.st_size == 0:
         raise SourceError(f"cannot open {path}: the file is empty")
 
 
-def _info(path: str, image: Any, presented: Presented, facts: TiffFacts | None) -> RasterInfo:
+def _levels(image: Any, facts: TiffFacts | None) -> tuple[_Level, ...]:
+    """Smaller copies of the raster in its file, largest first."""
+    if facts is not None:
+        return tuple(
+            _Level(
+                (level.width, level.height),
+                (("page", level.page), *(() if level.subifd is None else (("subifd", level.subifd),))),
+            )
+            for level in facts.levels
+        )
+    fields = image.get_fields()
+    if "openslide.level-count" not in fields:
+        return ()
+    return tuple(
+        _Level(
+            (int(image.get(f"openslide.level[{level}].width")), int(image.get(f"openslide.level[{level}].height"))),
+            (("level", level),),
+        )
+        for level in range(1, int(image.get("openslide.level-count")))
+    )
+
+
+def _info(
+    opening: Opening, image: Any, presented: Presented, full: tuple[int, int], levels: Sequence[_Level]
+) -> RasterInfo:
+    path, facts = opening.path, opening.facts
     loader = loader_of(image, path)
     fields = image.get_fields()
     orientation = int(image.get("orientation")) if "orientation" in fields else 1
     orientation = orientation if 1 <= orientation <= 8 else 1
     resolution = stated_resolution(image, loader, path, facts)
-    if resolution is not None and orientation > 4:
-        resolution = resolution[1], resolution[0]
-    levels = tuple(_turned((level.width, level.height), orientation) for level in facts.levels) if facts else ()
+    if resolution is not None:
+        of_level = resolution[0] * image.width / full[0], resolution[1] * image.height / full[1]
+        resolution = (of_level[1], of_level[0]) if orientation > 4 else of_level
     width, height = _turned((image.width, image.height), orientation)
     notes = list(presented.notes)
     if decodes_whole(image, loader) and image.width * image.height > _LARGE_PIXELS:
@@ -196,6 +268,10 @@ def _info(path: str, image: Any, presented: Presented, facts: TiffFacts | None) 
     pages = facts.other_pages + 1 if facts else int(image.get("n-pages")) if "n-pages" in fields else 1
     if pages > 1:
         notes.append(f"The file holds {pages} images; the first is read.")
+    geo = facts.geo if facts else None
+    if geo is not None and orientation != 1:
+        geo = None
+        notes.append("The raster is turned as its orientation tag asks; its place on the Earth is not kept.")
     return RasterInfo(
         width=width,
         height=height,
@@ -206,11 +282,13 @@ def _info(path: str, image: Any, presented: Presented, facts: TiffFacts | None) 
         icc_profile=presented.icc_profile,
         resolution=resolution,
         orientation=orientation,
-        levels=levels,
+        levels=tuple(_turned(level.size, orientation) for level in levels),
         random_access=is_random_access(path, loader),
         tile=_tile(image, orientation),
         format=loader.removesuffix("_source").removesuffix("_buffer").removesuffix("load"),
         notes=tuple(notes),
+        geo=geo and geo.of_level(full[0] / image.width, full[1] / image.height),
+        choice=presented.choice,
     )
 
 

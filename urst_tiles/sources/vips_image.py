@@ -15,6 +15,7 @@ import pyvips
 
 from urst_tiles.errors import SourceError
 from urst_tiles.sources.base import Colour
+from urst_tiles.sources.colour import profile_fault
 from urst_tiles.sources.tiff_header import TiffFacts
 
 __all__ = [
@@ -40,7 +41,8 @@ _PARTIAL = 1
 
 _PLAINLY = {
     "not a known file format": (
-        "libvips does not read this format, or the header is damaged. Convert it to a tiled TIFF first"
+        "libvips does not read this format, or the header is damaged. Convert it to a tiled TIFF first; "
+        "conda-forge's libvips reads more than pip's, such as OpenEXR, JPEG 2000 and slides"
     ),
     "bad labq format": "libvips does not read Lab TIFFs of 8 bit. Convert it to RGB or to 16 bit first",
 }
@@ -58,6 +60,8 @@ class Presented:
     dtype: Literal["uint8", "uint16"]
     icc_profile: bytes | None
     notes: tuple[str, ...]
+    choice: tuple[str, ...] = ()
+    # what of the file was asked for, as in RasterInfo
 
 
 def open_image(path: str, access: Literal["random", "sequential"], **options: int) -> Any:
@@ -123,7 +127,7 @@ def present(image: Any, name: str, facts: TiffFacts | None) -> Presented:
         )
     icc = _field(image, "icc-profile-data")
     if image.interpretation in _CONVERTED:
-        image = _to_rgb(image, notes, embedded=icc is not None)
+        image = _to_rgb(image, notes, bytes(icc) if icc else None)
         icc = None
     dtype = _dtype(image, name)
     colour, alpha = _bands(image, name, notes)
@@ -138,19 +142,28 @@ def present(image: Any, name: str, facts: TiffFacts | None) -> Presented:
     return Presented(image, colour, alpha, dtype, bytes(icc) if icc else None, tuple(notes))
 
 
-def _to_rgb(image: Any, notes: list[str], *, embedded: bool) -> Any:
-    depth = 16 if image.format == "ushort" else 8
+def _to_rgb(image: Any, notes: list[str], icc: bytes | None) -> Any:
     kind = image.interpretation
-    if embedded or kind == "cmyk":
-        notes.append(
-            f"The colours were converted from {kind} to sRGB"
-            + (" with the embedded ICC profile, which no longer applies and is not kept." if embedded else ".")
-        )
-        fallback = {"input_profile": "cmyk"} if kind == "cmyk" else {}
-        return image.icc_transform("srgb", embedded=True, depth=depth, black_point_compensation=True, **fallback)
-    notes.append(f"The colours were converted from {kind} to sRGB.")
-    deep = (_field(image, "bits-per-sample") or 8) > 8
-    return image.colourspace("rgb16" if deep else "srgb")
+    said = f"The colours were converted from {kind} to sRGB"
+    if kind != "cmyk":
+        # Lab is what profiles lead to: there is nothing that one could say about it.
+        notes.append(said + ("; the embedded ICC profile means nothing for them and is not kept." if icc else "."))
+        deep = (_field(image, "bits-per-sample") or 8) > 8
+        return image.colourspace("rgb16" if deep else "srgb")
+    fault = profile_fault(icc, ("cmyk",)) if icc else None
+    if not icc:
+        notes.append(f"{said}.")
+    elif fault is None:
+        notes.append(f"{said} with the embedded ICC profile, which no longer applies and is not kept.")
+    else:
+        notes.append(f"{said} with libvips' own ICC profile: the embedded one cannot be used, {fault}.")
+    return image.icc_transform(
+        "srgb",
+        input_profile="cmyk",
+        embedded=bool(icc) and fault is None,
+        depth=16 if image.format == "ushort" else 8,
+        black_point_compensation=True,
+    )
 
 
 def _dtype(image: Any, name: str) -> Literal["uint8", "uint16"]:
@@ -178,7 +191,7 @@ def _bands(image: Any, name: str, notes: list[str]) -> tuple[Colour, bool]:
         return "rgb", False
     raise SourceError(
         f"{name} has {bands} bands ({kind}), which are neither grey nor RGB, with or without alpha. "
-        "Choose one or three of them and store these alone first"
+        "Choose one or three of them, for example with --channels 0,1,2"
     )
 
 

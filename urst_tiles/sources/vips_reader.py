@@ -14,8 +14,8 @@ from urst_tiles.errors import InputError, SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, RasterInfo
 from urst_tiles.sources.shrink import UNTILED
-from urst_tiles.sources.tiff_header import TiffFacts
-from urst_tiles.sources.vips_image import open_image, present, why
+from urst_tiles.sources.vips_image import why
+from urst_tiles.sources.vips_values import Opening
 
 __all__ = ["WindowReader"]
 
@@ -49,19 +49,14 @@ class WindowReader:
 
     def __init__(
         self,
-        path: str,
-        name: str,
+        opening: Opening,
         info: RasterInfo,
-        facts: TiffFacts | None,
         pixel_bytes: int,
-        options: dict[str, int],
     ) -> None:
-        self._path = path
-        self._name = name
+        self._opening = opening
+        self._name = opening.name
         self._info = info
-        self._facts = facts
-        self._pixel_bytes = pixel_bytes  # of the file's own pixels, before colours are converted
-        self._options = options  # of libvips' loader: which page or level
+        self._pixel_bytes = pixel_bytes  # of the file's own pixels, before they are converted
         self.__setstate__(self.__getstate__())
 
     def __getstate__(self) -> dict[str, Any]:
@@ -110,7 +105,9 @@ class WindowReader:
         tiles = min(whole, self._budget(width) + row)
         # Blocks that are freed and taken again leave holes in the heap: measured a third of the tiles, here a half.
         band = width * tile_height * info.bytes_per_pixel if info.orientation > 4 else _BAND_BYTES
-        return tiles * 3 // 2 + 4 * band + 4 * self._tile_bytes + _SLACK_BYTES
+        # Operations that map a range hold 64-bit numbers, about ten steps of them.
+        mapping = 40 * band if self._info.choice else 0
+        return tiles * 3 // 2 + 4 * band + mapping + 4 * self._tile_bytes + _SLACK_BYTES
 
     @property
     def _tile_bytes(self) -> int:
@@ -154,8 +151,7 @@ class WindowReader:
         return reader
 
     def _opened(self, access: Any) -> Any:
-        image = open_image(self._path, access, **self._options)
-        return present(image, self._name, self._facts).image
+        return self._opening.presented(access).image
 
     def _decoded(self, part: Window) -> Any:
         info = self._info

@@ -5,19 +5,20 @@ Importing this module limits Zarr's concurrency to 4 for the whole process: ever
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import zarr
 
 from urst_tiles.errors import SourceError
-from urst_tiles.sources.arrays import ArraySource, checked_dtype, checked_size, chunk_size
-from urst_tiles.sources.axes import colour_of, layout_of
-from urst_tiles.sources.base import RasterInfo
+from urst_tiles.sources.arrays import ArraySource, Stated, chunk_size
+from urst_tiles.sources.axes import Layout, layout_of
+from urst_tiles.sources.base import chosen_of
+from urst_tiles.sources.choice import ALL_OF_IT, Choice
 from urst_tiles.sources.ome import GroupFacts, read_group_attributes
 
 __all__ = ["ZarrSource"]
@@ -26,7 +27,7 @@ zarr.config.set({"async.concurrency": min(4, int(zarr.config.get("async.concurre
 
 _SLACK_BYTES = 16 << 20
 """What Zarr's event loop and threads take, and the holes that freed chunks leave in the heap."""
-_NOTHING = GroupFacts(None, None, None, None, first_series=False)
+_NOTHING = GroupFacts()
 
 
 class ZarrSource(ArraySource):
@@ -34,41 +35,28 @@ class ZarrSource(ArraySource):
 
     Args:
         store: a folder, a URL such as ``s3://bucket/key.zarr``, or an open ``zarr.Array`` or ``zarr.Group``.
-        axes: one letter an axis; by default from the metadata, else from the shape where it leaves no doubt.
+        choice: its ``axes`` have one letter an axis; by default they come from the metadata, else from the shape where
+            it leaves no doubt. ``level`` is the place in the group's list of datasets.
 
     Raises:
         SourceError: there is no such store, or it holds no picture that can be read.
     """
 
-    def __init__(self, store: Any, *, axes: str | None = None) -> None:
+    def __init__(self, store: Any, choice: Choice = ALL_OF_IT) -> None:
         self._name = _name(store)
         node = _open(store, self._name)
         arrays, facts = _arrays(node, self._name)
-        full = arrays[0]
         named = facts.multiscales.axes if facts.multiscales else None
-        shape = tuple(int(length) for length in full.shape)
-        layout = layout_of(shape, axes or named or _dimension_names(full), self._name)
-        channels = layout.channels(shape)
-        colour, alpha = colour_of(channels, alpha=facts.alpha, name=self._name)
-        width, height = checked_size(layout, shape, self._name)
-        self._layout = layout
-        self._levels = arrays
-        levels = tuple(layout.size(tuple(level.shape)) for level in arrays[1:])
-        self._info = RasterInfo(
-            width=width,
-            height=height,
-            bands=channels,
-            dtype=checked_dtype(full.dtype, self._name),
-            colour=colour,
-            alpha=alpha,
+        shape = tuple(int(length) for length in arrays[0].shape)
+        layout = layout_of(shape, choice.axes or named or _dimension_names(arrays[0]), self._name)
+        stated = Stated(
+            alpha=facts.alpha,
+            range=facts.range_of(choice.channels),
             icc_profile=facts.icc_profile,
-            resolution=facts.resolution,
-            levels=levels,
-            tile=chunk_size(full, layout, self._name),
-            format="zarr",
-            notes=("The fourth channel is taken for alpha.",) if alpha and facts.alpha is None else (),
+            resolutions=facts.resolutions,
+            channel_names=facts.channel_names,
         )
-        self._check_levels()
+        self._settle(_smaller_copies(arrays, layout, self._name), layout, choice, stated, "zarr")
 
     def fingerprint(self) -> dict[str, Any]:
         """A digest of the metadata and, on disk, when it was last written. Chunks written over in place do not show."""
@@ -77,6 +65,7 @@ class ZarrSource(ArraySource):
         facts: dict[str, Any] = {
             "zarr": self._name.rstrip("/").rpartition("/")[2],
             "metadata": hashlib.sha256(described.encode()).hexdigest()[:16],
+            **chosen_of(self._info),
         }
         root = getattr(full.store, "root", None)
         if isinstance(root, Path):
@@ -90,19 +79,19 @@ class ZarrSource(ArraySource):
         """A band of rows and the chunks it is cut out of, and those in decoding at a time, compressed and not."""
         chunk_width, chunk_height = self._info.tile or (width, width)
         decoding = 2 * min(4, int(zarr.config.get("async.concurrency"))) * chunk_width * chunk_height
-        return 2 * self._band_bytes(width) + decoding * self._info.bytes_per_pixel + _SLACK_BYTES
+        return super().cache_bytes(width) + decoding * self._chunk_pixel + _SLACK_BYTES
 
-    def _check_levels(self) -> None:
-        full = self._levels[0]
-        sizes = [(self._info.width, self._info.height), *self._info.levels]
-        for level, array in enumerate(self._levels[1:], 1):
-            same = array.ndim == full.ndim and array.dtype == full.dtype
-            if not same or self._layout.channels(array.shape) != self._info.bands or sizes[level] > sizes[level - 1]:
-                # Not a smaller copy of the same picture: the levels before it will do.
-                self._levels = self._levels[:level]
-                self._info = dataclasses.replace(self._info, levels=self._info.levels[: level - 1])
-                return
-            chunk_size(array, self._layout, f"level {level} of {self._name}")
+
+def _smaller_copies(arrays: tuple[Any, ...], layout: Layout, name: str) -> tuple[Any, ...]:
+    """The arrays up to the first that is no smaller copy of the same picture."""
+    full = arrays[0]
+    for level, (before, array) in enumerate(pairwise(arrays), 1):
+        same = array.ndim == full.ndim and array.dtype == full.dtype
+        same = same and layout.channels(array.shape) == layout.channels(full.shape)
+        if not same or layout.size(tuple(array.shape)) > layout.size(tuple(before.shape)):
+            return arrays[:level]
+        chunk_size(array, layout, f"level {level} of {name}")
+    return arrays
 
 
 def _name(store: Any) -> str:

@@ -1,46 +1,29 @@
-"""Where pixels go: a sharded OME-Zarr, its pyramid, and a BigTIFF made from it."""
+"""Where pixels go: a sharded OME-Zarr, its pyramid, and the formats it is exported to."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Literal
-
-from urst_tiles.errors import InputError
 from urst_tiles.stores.base import Store, StoreLayout
 from urst_tiles.stores.bigtiff import bigtiff_bytes, export_bigtiff
 from urst_tiles.stores.encoding import write_bytes
+from urst_tiles.stores.exporter import Exporter, ExportOptions
 from urst_tiles.stores.omezarr import OmeZarrStore
 from urst_tiles.stores.pyramid import build_pyramid, pyramid_bytes, pyramid_shards, write_pyramid_shard
+from urst_tiles.stores.registry import EXPORTERS, check_options, exporter_for
 
 __all__ = [
+    "EXPORTERS",
+    "ExportOptions",
+    "Exporter",
     "OmeZarrStore",
     "Store",
     "StoreLayout",
     "bigtiff_bytes",
     "build_pyramid",
+    "check_options",
     "export_bigtiff",
+    "exporter_for",
     "pyramid_bytes",
     "pyramid_shards",
-    "target_kind",
     "write_bytes",
     "write_pyramid_shard",
 ]
-
-_KINDS: dict[str, Literal["omezarr", "bigtiff"]] = {
-    ".zarr": "omezarr",
-    ".tif": "bigtiff",
-    ".tiff": "bigtiff",
-    ".btf": "bigtiff",
-}
-
-
-def target_kind(path: str | Path) -> Literal["omezarr", "bigtiff"]:
-    """What a target's suffix asks for.
-
-    Raises:
-        InputError: another suffix.
-    """
-    suffix = Path(str(path).rstrip("/")).suffix.lower()
-    if suffix not in _KINDS:
-        raise InputError(f"{path} is neither an OME-Zarr nor a TIFF by its name: end it in {', '.join(_KINDS)}")
-    return _KINDS[suffix]

@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels
+from urst_tiles.sources.geo import GeoTags
 
 __all__ = ["Store", "StoreLayout"]
 
@@ -31,6 +32,8 @@ class StoreLayout:
     # verbatim from the source
     resolution: tuple[float, float] | None = None
     # pixels per millimetre, (x, y)
+    geo: GeoTags | None = None
+    # where it lies on the Earth
     name: str = ""
     # for people: what the picture is of
 

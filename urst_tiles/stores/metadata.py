@@ -10,6 +10,7 @@ import numpy as np
 
 from urst_tiles import __version__
 from urst_tiles.errors import InputError
+from urst_tiles.sources.geo import GeoTags
 from urst_tiles.stores.base import StoreLayout
 
 __all__ = ["GROUP_KEY", "UNFINISHED", "group_attributes", "layout_of", "level_sizes", "shard_grid"]
@@ -71,6 +72,7 @@ def layout_of(attributes: Mapping[str, Any], shape: tuple[int, ...], chunk: int,
         shard=shard,
         icc_profile=None if profile is None else base64.b64decode(profile, validate=True),
         resolution=None if resolution is None else (float(resolution[0]), float(resolution[1])),
+        geo=GeoTags.from_json(own["geo"]) if "geo" in own else None,
         name=own["name"],
     )
 
@@ -81,6 +83,8 @@ def _own(layout: StoreLayout) -> dict[str, Any]:
         own["icc_profile"] = base64.b64encode(layout.icc_profile).decode("ascii")
     if layout.resolution is not None:
         own["resolution"] = list(layout.resolution)
+    if layout.geo is not None:
+        own["geo"] = layout.geo.to_json()
     return own
 
 

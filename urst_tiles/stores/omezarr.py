@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
 import zarr
+from zarr.storage import MemoryStore
 
 from urst_tiles.errors import InputError, StoreError
 from urst_tiles.geometry import Window
+from urst_tiles.objects import client_errors
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 from urst_tiles.stores.encoding import array_options, encode_shard
 from urst_tiles.stores.files import storage_errors
-from urst_tiles.stores.metadata import GROUP_KEY, UNFINISHED, group_attributes, layout_of, level_sizes
-from urst_tiles.stores.places import place_of
+from urst_tiles.stores.metadata import group_attributes, layout_of, level_sizes
+from urst_tiles.stores.places import Place, place_of
 from urst_tiles.stores.reading import limited_zarr, read_parts
 
-__all__ = ["OmeZarrStore"]
+__all__ = ["OmeZarrStore", "store_documents"]
 
 # What zarr and its codecs raise for bytes that are not what they should be.
 _MALFORMED = (ValueError, KeyError, TypeError, AttributeError, RuntimeError, AssertionError)
@@ -62,14 +65,12 @@ class OmeZarrStore:
             InputError: ``attributes`` uses one of the store's own names, or a chunk is larger than the codec takes.
         """
         store = cls(path)
-        complete = group_attributes(layout, attributes or {})
-        _check_chunk(layout)
+        documents = store_documents(layout, attributes)
         with storage_errors(f"cannot create {store.name}"):
             store._place.discard_unfinished()
             if store._place.exists():
                 raise StoreError(f"{store.name} exists already. Open it, remove it or choose another name")
-            with limited_zarr(), store._place.creating() as target:
-                _create_arrays(target, layout, complete)
+            store._place.create(documents)
         return cls.open(path)
 
     @classmethod
@@ -132,6 +133,15 @@ class OmeZarrStore:
         with storage_errors(f"cannot look into {self.name}"):
             return self._place.has(_key(level, row, col))
 
+    def shards(self, level: int) -> Iterator[tuple[int, int]]:
+        """(row, col) of every shard of a level that stands there, in no particular order. One listing, where asking
+        :meth:`has_shard` would be a question a shard."""
+        with storage_errors(f"cannot look into {self.name}"):
+            for key in self._place.keys(f"{level}/c/0"):
+                row, _, col = key.removeprefix(f"{level}/c/0/").partition("/")
+                if row.isdecimal() and col.isdecimal():
+                    yield int(row), int(col)
+
     def read(self, level: int, window: Window) -> Pixels:
         """Pixels of a window of a level: (bands, height, width), owned by the caller. Shards never written read as 0.
 
@@ -145,7 +155,7 @@ class OmeZarrStore:
             raise InputError(f"window {window} reaches outside level {level} of {self.name}: {width} x {height} pixels")
         pixels = np.empty((opened.layout.bands, window.height, window.width), opened.layout.dtype)
         try:
-            with limited_zarr():
+            with limited_zarr(), client_errors():
                 for part in read_parts(opened.layout, window):
                     rows, cols = part.slices
                     inside = part.relative_to(window).slices
@@ -197,32 +207,44 @@ class OmeZarrStore:
             if not self._place.exists():
                 raise StoreError(f"{self.name} does not exist")
             try:
-                return _open_arrays(self._place.reader())
-            except (*_MALFORMED, FileNotFoundError) as error:
+                with client_errors():
+                    return _open_arrays(self._place)
+            except (*_MALFORMED, FileNotFoundError, NotADirectoryError) as error:
                 raise StoreError(
                     f"{self.name} is not a store of this program ({_reason(error)}). Choose another one, or remove it"
                 ) from error
 
 
-def _open_arrays(source: Any) -> _Opened:
-    group = zarr.open_group(source, mode="r", zarr_format=3)
-    attributes: dict[str, Any] = dict(group.attrs)
+def store_documents(layout: StoreLayout, attributes: Mapping[str, Any] | None = None) -> dict[str, bytes]:
+    """The metadata of an empty store: what stands under which name in it. The same layout gives the same bytes.
+
+    Raises:
+        InputError: as :meth:`OmeZarrStore.create`.
+    """
+    complete = group_attributes(layout, attributes or {})
+    _check_chunk(layout)
+    written: dict[str, Any] = {}
+    with limited_zarr():
+        group = zarr.create_group(MemoryStore(written), zarr_format=3, attributes=complete)
+        for level, (width, height) in enumerate(level_sizes(layout)):
+            group.create_array(str(level), shape=(layout.bands, height, width), **array_options(layout))
+    return {key: bytes(data.to_bytes()) for key, data in written.items()}
+
+
+def _open_arrays(place: Place) -> _Opened:
+    document = json.loads(place.root())
+    if (document["zarr_format"], document["node_type"]) != (3, "group"):
+        raise ValueError("it is no group of Zarr 3")
+    attributes: dict[str, Any] = document["attributes"]
     paths = [dataset["path"] for dataset in attributes["ome"]["multiscales"][0]["datasets"]]
-    arrays = tuple(cast("zarr.Array[Any]", group[path]) for path in paths)
+    source = place.reader()
+    arrays = tuple(zarr.open_array(source, path=path, mode="r", zarr_format=3) for path in paths)
     full = arrays[0]
     layout = layout_of(attributes, full.shape, full.chunks[-1], (full.shards or full.chunks)[-1], str(full.dtype))
     levels = tuple((int(array.shape[2]), int(array.shape[1])) for array in arrays)
     if levels != level_sizes(layout):
         raise ValueError(f"its levels are {levels}")
     return _Opened(layout, levels, attributes, arrays)
-
-
-def _create_arrays(target: Any, layout: StoreLayout, attributes: dict[str, Any]) -> None:
-    """All levels, then the group's attributes: they come last because they make it a store."""
-    group = zarr.create_group(target, zarr_format=3, attributes={GROUP_KEY: UNFINISHED})
-    for level, (width, height) in enumerate(level_sizes(layout)):
-        group.create_array(str(level), shape=(layout.bands, height, width), **array_options(layout))
-    group.update_attributes(attributes)  # the store's own replace the mark
 
 
 def _check_chunk(layout: StoreLayout) -> None:

@@ -26,6 +26,13 @@ from urst_tiles.stores.reading import read_bytes
 __all__ = ["build_pyramid", "halve", "pyramid_bytes", "pyramid_shards", "write_pyramid_shard"]
 
 
+_ROWS = 32
+"""Rows of a smaller level that are made at a time."""
+_RGBA = 4
+_WEIGHTS = 160
+"""Bytes a pixel of a smaller level, at most, while its colours are weighted by alpha: sums, weights, places."""
+
+
 def pyramid_shards(layout: StoreLayout) -> Iterator[tuple[int, int, int]]:
     """(level, row, col) of every shard of the smaller levels, in the order in which they can be built."""
     for level in range(1, len(level_sizes(layout))):
@@ -39,35 +46,52 @@ def build_pyramid(
     store: Store,
     *,
     done: Callable[[int, int, int], bool] | None = None,
-    mark: Callable[[int, int, int], None] | None = None,
+    mark: Callable[[int, int, int, bool], None] | None = None,
+    empty: Callable[[int, int, int], bool] | None = None,
 ) -> None:
-    """Fill levels 1, 2, … of a store whose full size is complete.
+    """Fill levels 1, 2, … of a store whose full size is complete. A shard all of whose parents are empty is empty too.
 
     Args:
         store: its level 0 is whole.
         done: told (level, row, col), whether that shard was built by an earlier run; without it all are built.
-        mark: called with (level, row, col) once that shard is on the disk.
+        mark: called with (level, row, col, whether it is empty) once that shard is on the disk, or is found empty:
+            then nothing of it is.
+        empty: told (level, row, col) of any level, whether that shard was left out by this or an earlier run because
+            it is 0 everywhere; without it none was.
 
     Raises:
         StoreError: a shard that is needed is missing, cannot be read or cannot be written.
     """
+    found: set[tuple[int, int, int]] = set()
+
+    def is_empty(level: int, row: int, col: int) -> bool:
+        return (level, row, col) in found or (empty is not None and empty(level, row, col))
+
     for level, row, col in pyramid_shards(store.layout):
         if done is not None and done(level, row, col):
             continue
-        write_pyramid_shard(store, level, row, col)
+        written = write_pyramid_shard(store, level, row, col, empty=is_empty)
+        if not written:
+            found.add((level, row, col))
         if mark is not None:
-            mark(level, row, col)
+            mark(level, row, col, not written)
 
 
-def write_pyramid_shard(store: Store, level: int, row: int, col: int) -> None:
+def write_pyramid_shard(
+    store: Store, level: int, row: int, col: int, *, empty: Callable[[int, int, int], bool] | None = None
+) -> bool:
     """Build one shard of level ``level`` ≥ 1 from the level before. Shards of one level may be built at once.
+
+    ``empty`` says of shards of the level before whether they were left out as empty: they are 0. Returns whether the
+    shard was written: it is not where all it would be made from is empty.
 
     Raises:
         InputError: there is no such shard to build.
         StoreError: one of the four shards it is made from is missing, or reading or writing fails.
     """
     _require_place(store, level, row, col)
-    _require_parents(store, level, row, col)
+    if not _has_pixels(store, level, row, col, empty):
+        return False
     layout, (width, height) = store.layout, store.levels[level]
     side = layout.shard
     top, left = row * side, col * side
@@ -77,12 +101,14 @@ def write_pyramid_shard(store: Store, level: int, row: int, col: int) -> None:
         y, x = window.row_off // 2 - top, window.col_off // 2 - left
         shard[:, y : y + half.shape[1], x : x + half.shape[2]] = half
     store.write_shard(level, row, col, shard)
+    return True
 
 
 def halve(pixels: Pixels) -> Pixels:
     """2 x 2 area average of (bands, height, width), rounded half up.
 
-    The far edge of an odd side averages what is there.
+    The far edge of an odd side averages what is there. Of four bands the fourth is alpha, and the colours are weighted
+    by it: those of transparent pixels do not bleed into visible ones. Where alpha is the same, 0 too, it has no say.
     """
     bands, height, width = pixels.shape
     if height % 2 or width % 2:
@@ -91,11 +117,12 @@ def halve(pixels: Pixels) -> Pixels:
     wide = np.uint16 if pixels.dtype == np.uint8 else np.uint32
     out = np.empty((bands, pixels.shape[1] // 2, pixels.shape[2] // 2), pixels.dtype)
     # A few rows at a time stay in the processor's cache.
-    step = 32
-    for band, target in zip(pixels, out, strict=True):
-        for y in range(0, len(target), step):
-            rows = band[2 * y : 2 * (y + step)]
-            _average(rows, target[y : y + step], wide)
+    for y in range(0, out.shape[1], _ROWS):
+        rows, target = pixels[:, 2 * y : 2 * (y + _ROWS)], out[:, y : y + _ROWS]
+        for band, half in zip(rows, target, strict=True):
+            _average(band, half, wide)
+        if bands == _RGBA:
+            _weigh(rows, target)
     return out
 
 
@@ -103,7 +130,7 @@ def pyramid_bytes(layout: StoreLayout) -> int:
     """Upper bound of the memory, in bytes, that building one shard takes.
 
     The shard, what reading and writing take, and a block of the level before: read, halved, and as much kept by the
-    threads.
+    threads. Weights of alpha are taken for a few rows at a time.
     """
     itemsize = np.dtype(layout.dtype).itemsize
     sizes = level_sizes(layout)
@@ -112,7 +139,8 @@ def pyramid_bytes(layout: StoreLayout) -> int:
     width, height = sizes[1]
     shard = layout.bands * min(layout.shard, width) * min(layout.shard, height) * itemsize
     block = layout.bands * (2 * layout.chunk) ** 2 * itemsize
-    return shard + 3 * block + read_bytes(layout) + write_bytes(layout)
+    weights = _WEIGHTS * _ROWS * layout.chunk if layout.bands == _RGBA else 0
+    return shard + 3 * block + weights + read_bytes(layout) + write_bytes(layout)
 
 
 def _average(rows: NDArray[np.generic], out: NDArray[np.generic], wide: type[np.unsignedinteger]) -> None:
@@ -121,6 +149,29 @@ def _average(rows: NDArray[np.generic], out: NDArray[np.generic], wide: type[np.
     pair += wide(2)
     pair >>= wide(2)
     out[...] = pair
+
+
+def _weigh(rows: Pixels, out: Pixels) -> None:
+    """Put the means weighted by alpha where alphas differ: elsewhere they are the plain ones that stand there."""
+    alpha = rows[3]
+    if alpha.min() == alpha.max():
+        return
+    corners = [(slice(y, None, 2), slice(x, None, 2)) for y in (0, 1) for x in (0, 1)]
+    alphas = [alpha[corner] for corner in corners]
+    mixed = np.nonzero(np.minimum.reduce(alphas) != np.maximum.reduce(alphas))
+    if not len(mixed[0]):
+        return
+    # Exact in floating point, which divides faster: the sums have 20 and 36 bits, and a quotient that is no whole
+    # number lies at least 2^-19 and 2^-35 of itself below the next one.
+    wide = np.float32 if rows.dtype == np.uint8 else np.float64
+    weights = [part[mixed].astype(wide) for part in alphas]
+    total = weights[0] + weights[1] + weights[2] + weights[3]
+    for band, half in zip(rows[:3], out[:3], strict=True):
+        summed = np.zeros_like(total)
+        for corner, weight in zip(corners, weights, strict=True):
+            summed += weight * band[corner][mixed]
+        # Rounded half up, the rest cut off by the conversion.
+        half[mixed] = (2 * summed + total) / (2 * total)
 
 
 def _blocks(store: Store, level: int, row: int, col: int) -> Iterator[Window]:
@@ -140,12 +191,22 @@ def _require_place(store: Store, level: int, row: int, col: int) -> None:
         raise InputError(f"level {level} has {rows} x {cols} shards and no shard {row},{col}")
 
 
-def _require_parents(store: Store, level: int, row: int, col: int) -> None:
+def _has_pixels(store: Store, level: int, row: int, col: int, empty: Callable[[int, int, int], bool] | None) -> bool:
+    """Whether any of the shards that this one is made from is more than empty.
+
+    Raises:
+        StoreError: one that is not empty is missing.
+    """
     rows, cols = shard_grid(store.layout, level - 1)
+    pixels = False
     for y in range(2 * row, min(2 * row + 2, rows)):
         for x in range(2 * col, min(2 * col + 2, cols)):
+            if empty is not None and empty(level - 1, y, x):
+                continue
             if not store.has_shard(level - 1, y, x):
                 raise StoreError(
                     f"level {level} cannot be built: shard {y},{x} of level {level - 1} is missing. "
                     "Run the same command again: it goes on where it stopped"
                 )
+            pixels = True
+    return pixels

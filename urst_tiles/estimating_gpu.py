@@ -1,0 +1,60 @@
+"""The sum of a GPU's memory."""
+
+from __future__ import annotations
+
+from math import ceil
+
+import numpy as np
+
+from urst_tiles.costs import NetworkCosts, activations
+from urst_tiles.engines.devices import CONTEXT
+from urst_tiles.geometry import TilePlan
+from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
+from urst_tiles.shards import largest_batch
+from urst_tiles.sources.base import RasterInfo
+
+__all__ = ["estimate_gpu"]
+
+_MIB = 2**20
+# What cuDNN takes for a convolution beside its maps. It chooses another way to compute it where there is less. To be
+# measured on a GPU.
+_WORKSPACE = 256 * _MIB
+# Of the maps: what PyTorch's allocator loses to rounding and to gaps, on a GPU. To be measured there.
+_GAPS = 1 / 8
+
+
+def estimate_gpu(info: RasterInfo, costs: NetworkCosts, tiles: TilePlan, batch: int, *, wide: bool) -> MemoryEstimate:
+    """What the GPU holds. The thumbnail is measured on the CPU: one phase."""
+    item = np.dtype(info.dtype).itemsize
+    batch, height, width = largest_batch(tiles, batch)
+    pixels, out = batch * height * width, 1 if item == 1 else 4
+    weights = costs.weights // 2
+    (maps, _) = activations(costs, batch, height, width, fragments=False)
+    return MemoryEstimate(
+        (
+            MemoryPhase(
+                "shards",
+                (
+                    MemoryPart("context", CONTEXT, "CUDA's own, and its libraries"),
+                    MemoryPart(
+                        "network",
+                        weights if wide else weights + weights // 2,
+                        "weights, as frozen" if wide else "weights, as frozen and in half the bits",
+                    ),
+                    maps,
+                    MemoryPart(
+                        "layouts",
+                        ceil(costs.layouts * pixels),
+                        f"{pixels:,} px x {costs.layouts:.0f} bytes: a map copied into another layout",
+                    ),
+                    MemoryPart("gaps", int(_GAPS * maps.bytes), "an eighth of the activations, between maps"),
+                    MemoryPart("workspace", _WORKSPACE, "of a convolution"),
+                    MemoryPart(
+                        "windows",
+                        pixels * 3 * (item + out),
+                        f"{batch} x {width} x {height} px x 3 x ({item} in + {out} out) bytes",
+                    ),
+                ),
+            ),
+        )
+    )

@@ -1,0 +1,146 @@
+"""Which window, batch and number of shards in flight: the preferred ones that fit the budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from urst_tiles.costs import NetworkCosts
+from urst_tiles.engines.devices import choose_device, free_bytes
+from urst_tiles.errors import InputError, MemoryBudgetError
+from urst_tiles.estimating import estimate_memory
+from urst_tiles.geometry import TilePlan, default_window, plan_tiles
+from urst_tiles.memory import MemoryEstimate, format_bytes
+from urst_tiles.networks.base import StyleNetwork
+from urst_tiles.options import DEFAULT_WINDOW, RunOptions
+from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.colour import Colours
+from urst_tiles.stores import Exporter
+
+__all__ = ["GPU_BATCH", "Fitting", "fit"]
+
+_MIB = 2**20
+
+GPU_BATCH = 8
+"""Windows a call of the network on a GPU, where they fit; one on a CPU."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fitting:
+    """What was chosen."""
+
+    tiles: TilePlan
+    batch: int
+    in_flight: int
+    # shards a worker holds at a time
+    memory: MemoryEstimate
+    room: int | None
+    # of the GPU's memory, in bytes: its budget, or what is free; None on a CPU
+
+
+def fit(
+    source: Source,
+    network: StyleNetwork,
+    costs: NetworkCosts,
+    options: RunOptions,
+    colours: Colours,
+    exporter: Exporter | None,
+) -> Fitting:
+    """The preferred setting that fits both budgets.
+
+    Raises:
+        MemoryBudgetError: there is none.
+    """
+    device = choose_device(options.device)
+    gpu = device.type == "cuda"
+    room = (options.device_budget or free_bytes(device)) if gpu else None
+    least = options.batch or 1
+    hosts: list[int] = []
+    devices: list[int] = []
+    for tiles, batch, in_flight in _candidates(source.info, network, options, gpu=gpu):
+        memory = estimate_memory(
+            source,
+            costs,
+            tiles,
+            batch,
+            in_flight,
+            thumbnail=options.thumbnail,
+            exporter=exporter,
+            gpu=gpu,
+            wide=options.precision == "float32",
+            colours=colours,
+        )
+        # What is free is no promise: it decides the batch only. Windows decide pixels, and must not hang on it.
+        if memory.device and room and memory.device.bytes > room and (options.device_budget or batch > least):
+            devices.append(memory.device.bytes)
+        elif options.budget is not None and memory.bytes > options.budget:
+            hosts.append(memory.bytes)
+        else:
+            return Fitting(tiles, batch, in_flight, memory, room)
+    if hosts:
+        raise _too_small(options.budget or 0, min(hosts), "memory")
+    raise _too_small(options.device_budget or 0, min(devices), "device-memory")
+
+
+def _too_small(budget: int, needed: int, option: str) -> MemoryBudgetError:
+    whole = -(-needed // _MIB)
+    return MemoryBudgetError(
+        f"a budget of {format_bytes(budget)} is too small; the smallest that works here is "
+        f"{whole} MiB (--{option} {whole}MiB)",
+        smallest=whole * _MIB,
+    )
+
+
+def _candidates(
+    info: RasterInfo, network: StyleNetwork, options: RunOptions, *, gpu: bool
+) -> Iterator[tuple[TilePlan, int, int]]:
+    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then smaller
+    windows."""
+    largest = options.batch or (GPU_BATCH if gpu else 1)
+    smaller = [largest >> halvings for halvings in range(1, largest.bit_length())] if options.batch is None else []
+    shrinks = options.budget is not None or (gpu and options.device_budget is not None)
+    for position, window in enumerate(_windows(network, options, shrinks=shrinks)):
+        tiles = plan_tiles(
+            info.width,
+            info.height,
+            window=window,
+            halo=_halo(network, options),
+            stride=network.stride,
+            region=options.part,
+        )
+        if position == 0:
+            for batch in (largest, *smaller):
+                yield tiles, batch, 2
+                yield tiles, batch, 1
+        else:
+            yield tiles, options.batch or 1, 1
+
+
+def _halo(network: StyleNetwork, options: RunOptions) -> int:
+    if options.halo is None:
+        return network.halo
+    return -(-options.halo // network.stride) * network.stride
+
+
+def _windows(network: StyleNetwork, options: RunOptions, *, shrinks: bool) -> Iterator[int]:
+    """The preferred side, and where it may shrink, smaller ones."""
+    halo, stride = _halo(network, options), network.stride
+    if options.window is not None:
+        window = options.window // stride * stride
+        if window < 2 * halo + stride:
+            raise InputError(
+                f"window {options.window} leaves no core: this network's halo is {halo} ({network.name}). "
+                f"Use --window {default_window(halo, stride, 2 * halo + stride)} or larger"
+            )
+        yield window
+        return
+    window = default_window(halo, stride, DEFAULT_WINDOW)
+    yield window
+    if shrinks:
+        least = default_window(halo, stride, max(4 * halo, 128))
+        for share in (0.75, 0.5, 0.35, 0.25):
+            smaller = int(window * share) // stride * stride
+            if smaller > least:
+                yield smaller
+        if least < window:
+            yield least
