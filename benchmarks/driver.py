@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,11 +113,11 @@ def looped(source: OneColour, shards: int, folder: Path) -> dict[str, float]:
     """The first ``shards`` shards, one after another."""
     tiles = plan_tiles(source.side, source.side, window=CORE, halo=0, stride=1)
     store = OmeZarrStore.create(folder / "out.zarr", store_layout(source.info, tiles))
-    engine, lock = TorchEngine(load_network("identity").freeze(Statistics({})), device="cpu"), threading.Lock()
+    engine = TorchEngine(load_network("identity").freeze(Statistics({})), device="cpu")
     count = min(shards, len(tiles))
     started = time.perf_counter()
     for index in range(count):
-        process_shard(tiles[index], source, engine, store, batch=1, lock=lock)
+        process_shard(tiles[index], source, engine, store, batch=1)
     return {"shards": count, "seconds": time.perf_counter() - started}
 
 

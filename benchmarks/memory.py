@@ -44,11 +44,11 @@ def network_of(weights: str) -> Any:
     return untrained(width=8, seed=1) if weights == "-" else load_network("johnson", weights)
 
 
-def run_tiled(raster: str, target: str, weights: str) -> dict[str, Any]:
-    """Stylize and report."""
+def run_tiled(raster: str, target: str, weights: str, **options: Any) -> dict[str, Any]:
+    """Stylize and report. ``options``: as for stylize()."""
     from urst_tiles import stylize
 
-    report = stylize(raster, target, network=network_of(weights), overwrite=True)
+    report = stylize(raster, target, network=network_of(weights), overwrite=True, **options)
     return {
         "peak_bytes": report.peak_memory,
         "estimate_bytes": report.memory_estimate,
@@ -82,7 +82,7 @@ def run_whole(raster: str, most: str, weights: str) -> dict[str, Any]:
 
 def child(words: list[str]) -> None:
     what, raster, target, weights = words
-    run = {"tiled": run_tiled, "whole": run_whole}[what]
+    run = run_tiled if what == "tiled" else run_whole
     print(json.dumps(run(raster, target, weights)))
 
 

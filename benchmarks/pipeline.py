@@ -1,0 +1,143 @@
+"""What of an engine's speed a whole run keeps.
+
+    python -m benchmarks.throughput --pipeline [--megapixels 85] [--methods style]
+
+The engine alone runs windows of the sizes, the number and the batches of the run's own plan, from memory. Both are
+measured in turn in one process. The run's seconds are those of its shards: from the first one's reading to the last
+one's being on disk, the cluster's start included; statistics and pyramid are not.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from collections import Counter
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import save
+from benchmarks.measuring import Spread, Worker, alternate, serve
+
+__all__ = ["run"]
+
+MODULE = "benchmarks.pipeline"
+WANTED = 0.95
+
+
+class Child:
+    """Answers one process's questions about one method and one raster."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        from benchmarks.engines import engine_of, run_options
+        from benchmarks.subjects import subject
+        from urst_tiles import collect_statistics, open_source, plan
+
+        folder = settings["weights_dir"]
+        self._settings, self._network = settings, subject(settings["method"], folder and Path(folder)).network
+        thumbnail = open_source(settings["raster"]).thumbnail(256)
+        self._statistics = collect_statistics(self._network, thumbnail)
+        self._options = run_options(settings["engine"])
+        self._plan = plan(settings["raster"], self._network, time_it=False, **self._options)
+        self._engine = engine_of(settings["engine"], self._network.freeze(self._statistics))
+
+    def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        tiles = self._plan.tiles
+        if question["what"] == "facts":
+            return {"window": tiles.window, "halo": tiles.halo, "windows": tiles.tile_count, "shards": len(tiles)}
+        return self._alone() if question["what"] == "alone" else self._run()
+
+    def _alone(self) -> dict[str, Any]:
+        from urst_tiles.allocator import return_freed_memory
+
+        return_freed_memory()  # as a run does
+        calls = self._calls()
+        windows = {call: _windows(*call) for call in calls}
+        started = time.perf_counter()
+        for call, times in calls.items():
+            for _ in range(times):
+                self._engine.run(windows[call])
+        return {"seconds": time.perf_counter() - started}
+
+    def _calls(self) -> Counter[tuple[int, int, int]]:
+        """(windows, height, width) of the run's calls of its engine, and how often each is made."""
+        calls: Counter[tuple[int, int, int]] = Counter()
+        batch = self._plan.batch
+        for shard in self._plan.tiles:
+            sizes = Counter((tile.window.height, tile.window.width) for tile in shard.tiles)
+            for size, count in sizes.items():
+                calls[(batch, *size)] += count // batch
+                if count % batch:
+                    calls[(count % batch, *size)] += 1
+        return +calls
+
+    def _run(self) -> dict[str, Any]:
+        from urst_tiles import stylize
+
+        target = Path(self._settings["raster"]).with_suffix(".zarr")
+        report = stylize(
+            self._settings["raster"],
+            target,
+            network=self._network,
+            statistics=self._statistics,
+            overwrite=True,
+            **self._options,
+        )
+        return {"seconds": report.seconds_shards}
+
+
+def _windows(count: int, height: int, width: int) -> Any:
+    import numpy as np
+
+    from urst_tiles.demo import landscape
+
+    return np.stack([landscape(0, 0, width, height, width, height)] * count)
+
+
+def run(
+    methods: list[str], engines: list[str], megapixels: float, repetitions: int, weights_dir: str | None, name: str
+) -> None:
+    """Measure, print and save."""
+    from benchmarks.memory import sides
+    from urst_tiles.demo import make_raster
+
+    rows = []
+    with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-pipeline-") as scratch:
+        raster = Path(scratch) / "raster.tif"
+        make_raster(raster, *sides(megapixels))
+        for method in methods:
+            for engine in engines:
+                settings = {
+                    "method": method,
+                    "engine": engine,
+                    "raster": str(raster),
+                    "weights_dir": weights_dir,
+                }
+                try:
+                    rows.append({"method": method, "engine": engine, **compared(settings, repetitions)})
+                except RuntimeError as error:
+                    print(f"{method}, {engine}: {error}", flush=True)
+                    continue
+                share = Spread(**rows[-1]["run_of_alone"])
+                said = "" if share.median >= WANTED else f"   less than {WANTED}"
+                print(f"{method}, {engine}: a run has {share} of the engine's speed alone{said}", flush=True)
+    print(f"wrote {save(name, {'megapixels': megapixels, 'runs': rows})}")
+
+
+def compared(settings: dict[str, Any], repetitions: int) -> dict[str, Any]:
+    with Worker(MODULE, settings) as worker:
+        facts = worker.ask(what="facts")
+        ways = {what: partial(_seconds, worker, what) for what in ("alone", "run")}
+        seconds = alternate(ways, repetitions)
+    shares = [alone / whole for alone, whole in zip(seconds["alone"], seconds["run"], strict=True)]
+    return {**facts, "seconds": seconds, "run_of_alone": Spread.of(shares).to_json()}
+
+
+def _seconds(worker: Worker, what: str) -> float:
+    return float(worker.ask(what=what)["seconds"])
+
+
+if __name__ == "__main__":  # the child's end; people start it by benchmarks.throughput --pipeline
+    serve(Child(json.loads(sys.argv[sys.argv.index("--child") + 1])).answer)
