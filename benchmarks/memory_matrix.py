@@ -40,11 +40,11 @@ class Case:
     target: str = "zarr"
     megapixels: float = 1.0
     thumbnail: int = 1024
+    engine: str = "torch"
 
     def __str__(self) -> str:
-        return (
-            f"{self.network} {self.window}x{self.batch} {self.dtype} {self.source}→{self.target} {self.megapixels:g}MP"
-        )
+        engine = "" if self.engine == "torch" else f"{self.engine} "
+        return f"{engine}{self.network} {self.window}x{self.batch} {self.dtype} {self.source}→{self.target} {self.megapixels:g}MP"
 
 
 CASES = (
@@ -67,6 +67,12 @@ CASES = (
     Case("multimodal", window=1064, batch=4, source="png", megapixels=4),
     Case("styled", window=256, thumbnail=64),
     Case("recoloured", window=256, thumbnail=64),
+    Case("johnson8", engine="openvino", dtype="uint16", batch=4),
+    Case("johnson32", engine="openvino", window=1064),
+    Case("johnson8", engine="openvino", window=1064, target="tif", megapixels=16),
+    Case("wct", engine="openvino", source="zarr"),
+    Case("microast", engine="openvino", window=1064, dtype="uint16", batch=4),
+    Case("multimodal", engine="openvino", batch=4, source="png", megapixels=4),
 )
 """Each value of each setting with several of the others; not every combination."""
 
@@ -121,6 +127,7 @@ def child(case: Case, raster: str, target: str) -> dict[str, Any]:
     from urst_tiles import plan, stylize
 
     options: dict[str, Any] = {"window": case.window, "batch": case.batch, "thumbnail": case.thumbnail, "device": "cpu"}
+    options["engine"] = case.engine
     network = network_of(case.network)
     parts = plan(raster, network, target=target, time_it=False, **options).memory
     report = stylize(raster, target, network=network, **options)

@@ -187,8 +187,9 @@ def network_and_costs() -> tuple[StyleNetwork, NetworkCosts]:
 def planned(monkeypatch: pytest.MonkeyPatch, *, free: int = 80 * GIB, **options: Any) -> RunPlan:
     network, costs = network_and_costs()
     monkeypatch.setattr("urst_tiles.planning.NetworkCosts", SimpleNamespace(of=lambda *_: costs))
-    monkeypatch.setattr("urst_tiles.planning.choose_device", lambda _name: torch.device("cuda", 0))
-    monkeypatch.setattr("urst_tiles.planning.free_bytes", lambda _device: free)
+    for module in ("fitting", "engines.choosing"):
+        monkeypatch.setattr(f"urst_tiles.{module}.choose_device", lambda _name: torch.device("cuda", 0))
+    monkeypatch.setattr("urst_tiles.fitting.free_bytes", lambda _device: free)
     source = ArraySource(np.broadcast_to(np.zeros((1, 1, 3), np.uint8), (20_000, 30_000, 3)))
     return plan(source, network, time_it=False, device="cuda", **options)
 
@@ -213,7 +214,8 @@ def test_on_a_gpu_its_memory_is_a_sum_of_its_own(monkeypatch: pytest.MonkeyPatch
     assert {"context", "network", "activations", "layouts", "workspace", "windows"} <= device.keys()
     assert found.memory.device is not None
     assert sum(device.values()) == found.memory.device.bytes
-    assert device["windows"] == 8 * 1064**2 * 3 * 2
+    # in and out, of two batches on their way; the same again on the host
+    assert device["windows"] == host["pinned"] == 2 * 8 * 1064**2 * 3 * 2
     written = found.to_json()["device_memory"]
     assert written["bytes"] == found.memory.device.bytes
     assert written["budget"] == 80 * GIB

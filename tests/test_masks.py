@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +94,8 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Make:
     def made(source: Source, frozen: FrozenNetwork, *, halo: int = 0, stride: int = 1, **more: Any) -> Made:
         plan = plan_tiles(source.info.width, source.info.height, halo=halo, stride=stride, **more)
         store = OmeZarrStore.create(tmp_path_factory.mktemp("made") / "a.zarr", store_layout(source.info, plan))
-        engine, lock, told = CountingEngine(frozen, device="cpu"), threading.Lock(), list[int]()
-        reports = [
-            process_shard(shard, source, engine, store, batch=2, lock=lock, on_tiles=told.append) for shard in plan
-        ]
+        engine, told = CountingEngine(frozen, device="cpu"), list[int]()
+        reports = [process_shard(shard, source, engine, store, batch=2, on_tiles=told.append) for shard in plan]
         return Made(plan, store, reports, engine.windows, sum(told))
 
     return made

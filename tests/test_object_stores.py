@@ -20,6 +20,7 @@ from zarr.storage import FsspecStore
 from tests.stores_support import layout_for, run_python
 from tests.support import left_in, picture, tree, write_tiff
 from urst_tiles import load_network, open_source, stylize
+from urst_tiles.cli import main
 from urst_tiles.errors import InputError, RunMismatchError, RunStopped, SourceError, StoreError
 from urst_tiles.events import Event, PhaseProgress, PhaseStarted, ShardFinished
 from urst_tiles.ledger import Record
@@ -236,6 +237,43 @@ def test_objects_that_are_gone_or_torn_are_made_again(source: Path, calm: dict[s
     report = stylize(source, url, **SETTINGS)
     assert (report.shards_before, report.shards) == (done - 2, SHARDS - done + 2)
     assert objects_at(url) == calm
+
+
+@pytest.mark.parametrize("where", ["url", "o.zarr", "o.tif"])
+def test_empty_shards_are_done_without_being_there(tmp_path: Path, url: str, where: str) -> None:
+    """Six shards of twelve are transparent and 0: recorded, counted, not written, not missed when the run goes on."""
+    target = url if where == "url" else tmp_path / where
+    pixels = picture(300, 400, 4)
+    pixels[:, :256] = 0
+    source = write_tiff(tmp_path / "in.tif", pixels)
+    told: list[ShardFinished] = []
+    stop, watch = stop_after(5)
+    with pytest.raises(RunStopped):
+        stylize(source, target, stop=stop, callbacks=[watch], **SETTINGS)
+    report = stylize(
+        source, target, callbacks=[lambda event: told.append(event) if isinstance(event, ShardFinished) else None],
+        keep_store=True, **SETTINGS
+    )  # fmt: skip
+    assert report.shards_before >= 5
+    assert report.shards_empty == 6
+    assert {event.shard for event in told if event.empty} == {event.shard for event in told if event.shard % 4 < 2}
+    store = tmp_path / "o.tif.zarr" if where == "o.tif" else target
+    whole: Any = zarr.open_group(store, mode="r")["0"]
+    assert (np.asarray(whole[...]) == pixels.transpose(2, 0, 1)).all()
+    written = objects_at(url) if where == "url" else tree(Path(store))
+    assert len([name for name in written if name.startswith("0/c/")]) == 6
+    if where == "o.tif":
+        assert (pyvips.Image.new_from_file(str(target)).numpy() == pixels).all()
+
+
+def test_the_command_line_takes_urls(source: Path, url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["stylize", str(source), url, "--network", "identity", "--window", "32", "--quiet"])
+    main(["info", url])
+    assert f"{url} (zarr)" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["stylize", str(source), url.replace(".zarr", ".tif"), "--network", "identity"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_other_settings_are_refused_and_overwritten_on_request(source: Path, url: str) -> None:

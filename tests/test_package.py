@@ -60,6 +60,7 @@ LAYERS = [
     "stylizing",
     "lazy",
     "exporting",
+    "exporting_network",
     "reports",
     "progress",
     "demo",

@@ -18,6 +18,7 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 if TYPE_CHECKING:
     from urst_tiles.errors import UrstTilesError
     from urst_tiles.exporting import export
+    from urst_tiles.exporting_network import export_network
     from urst_tiles.geometry import Shard, Tile, TilePlan, Window, plan_tiles
     from urst_tiles.lazy import stylize_array
     from urst_tiles.memory import MemoryEstimate
@@ -47,6 +48,7 @@ _HOMES = {
     "Window": "geometry",
     "collect_statistics": "statistics",
     "export": "exporting",
+    "export_network": "exporting_network",
     "load_network": "networks",
     "load_style": "styles",
     "open_source": "sources",
@@ -73,6 +75,7 @@ __all__ = [
     "Window",
     "collect_statistics",
     "export",
+    "export_network",
     "load_network",
     "load_style",
     "open_source",

@@ -107,7 +107,14 @@ DeviceMemory = Annotated[
     str | None, typer.Option("--device-memory", help="The same for a GPU's memory. [default: what is free there]")
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[Literal["float32", "bfloat16", "float16"], typer.Option("--precision", help="Of the arithmetic.")]
+Engine = Annotated[
+    Literal["auto", "torch", "compile", "openvino"],
+    typer.Option("--engine", help="What runs the network; auto: OpenVINO on a CPU where it is installed and pays."),
+]
+Precision = Annotated[
+    Literal["auto", "float32", "tf32", "bfloat16", "float16"],
+    typer.Option("--precision", help="Of the arithmetic; auto is float32, all others but it lose some."),
+]
 OutputProfile = Annotated[
     Literal["source", "srgb"],
     typer.Option("--output-profile", help="ICC profile of the result: the raster's own, or sRGB."),
@@ -156,6 +163,7 @@ def stylize_command(
     memory: Memory = None,
     device_memory: DeviceMemory = None,
     device: Device = _DEFAULTS.device,
+    engine: Engine = _DEFAULTS.engine,
     precision: Precision = _DEFAULTS.precision,
     output_profile: OutputProfile = _DEFAULTS.output_profile,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the target or an unfinished run.")] = False,
@@ -225,6 +233,7 @@ def stylize_command(
             memory=memory,
             device_memory=device_memory,
             device=device,
+            engine=engine,
             precision=precision,
             output_profile=output_profile,
         )
@@ -255,6 +264,7 @@ def plan_command(
     memory: Memory = None,
     device_memory: DeviceMemory = None,
     device: Device = _DEFAULTS.device,
+    engine: Engine = _DEFAULTS.engine,
     precision: Precision = _DEFAULTS.precision,
     output_profile: OutputProfile = _DEFAULTS.output_profile,
     as_json: AsJson = False,
@@ -281,6 +291,7 @@ def plan_command(
         memory=memory,
         device_memory=device_memory,
         device=device,
+        engine=engine,
         precision=precision,
         output_profile=output_profile,
     )
@@ -347,6 +358,32 @@ def convert_weights_command(
         raise InputError("give the published files or their folder, then the result: a name ending in .safetensors")
     convert_weights(method, given, out, half=half)
     _print(f"{out}  {out.stat().st_size / 1e6:.1f} MB, for --network {method} --weights {out}")
+
+
+@app.command("export-network")
+def export_network_command(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The file: a name ending in .onnx.")],
+    network: Network = None,
+    weights: Weights = None,
+    style: Style = None,
+    alpha: Alpha = 1.0,
+    preserve_color: PreserveColor = False,
+    style_size: StyleSize = 1024,
+    statistics: Annotated[
+        Path | None,
+        typer.Option("--statistics", help="What to freeze it with: urst/statistics.safetensors inside a result; or"),
+    ] = None,
+    raster: Annotated[str | None, typer.Option("--raster", help="a raster whose thumbnail is measured.")] = None,
+    thumbnail: Thumbnail = _DEFAULTS.thumbnail,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what stands there.")] = False,
+) -> None:
+    """Write a frozen network as ONNX, for other programs: any multiples of its stride, RGB from 0 to 1."""
+    from urst_tiles.exporting_network import export_network
+
+    chosen = _network(network, weights, style, alpha, preserve_color=preserve_color, style_size=style_size)
+    export_network(chosen, out, statistics=statistics, raster=raster, thumbnail=thumbnail, overwrite=overwrite)
+    size = out.stat().st_size / 1e6
+    _print(f"{out}  {size:.1f} MB, stride {chosen.stride}, halo {chosen.halo} px")
 
 
 app.command("train")(train_command)

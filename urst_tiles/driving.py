@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from dask.utils import key_split
 from distributed import Client
 from distributed.client import Future
 from distributed.scheduler import KilledWorker
@@ -23,6 +24,10 @@ __all__ = ["Driver", "Patience", "Sign"]
 
 _POLL = 0.5
 """Seconds between two looks at the leases."""
+
+
+_REMEMBERED = 4096
+"""Tasks after which Dask's memory of their names is cleared: it keeps 100,000 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Driver:
     # workers that gave no sign when one was due, and none since
     _slowest: float | None = None
     _failure: BaseException | None = None
+    _landed: int = 0
 
     def drive(self, indices: Iterator[int], in_flight: int) -> None:
         """Until all are done, one failed, or it was asked to stop; those in flight are always finished.
@@ -150,6 +156,9 @@ class Driver:
         report: Any = future.result() if error is None else None
         del self._flights[index]
         future.release()
+        self._landed += 1
+        if self._landed % _REMEMBERED == 0:
+            key_split.cache_clear()
         if error is None:
             if flight.began is not None:
                 self._slowest = max(self._slowest or 0.0, time.monotonic() - flight.began)

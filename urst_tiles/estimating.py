@@ -10,6 +10,7 @@ import psutil
 
 from urst_tiles.allocator import can_return_memory
 from urst_tiles.costs import NetworkCosts, activations, padding
+from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.estimating_gpu import estimate_gpu
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
@@ -30,6 +31,9 @@ _RUNNING = 96 * _MIB
 _LEAST_RUNTIME = 256 * _MIB
 # What a moment is summed from: a part of a feature map of 2^21 elements in float64, twice.
 _MEASURING = 2 * 8 * 2**21
+# What OpenVINO adds when it is first used: its libraries, the exported graph, threads, compiled kernels. 75 to 85 MiB
+# were measured.
+_OPENVINO = 96 * _MIB
 # What CUDA's context and libraries add to the process on the host when they are first used: 0.5 to 2 GiB are usual,
 # by driver, and by how many kernels are loaded. To be measured on a GPU.
 _CUDA_ON_HOST = 2048 * _MIB
@@ -62,12 +66,14 @@ def estimate_memory(
     exporter: Exporter | None,
     gpu: bool = False,
     wide: bool = True,
+    engine: str = "torch",
     colours: Colours = AS_THEY_ARE,
 ) -> MemoryEstimate:
     """What a run with these settings holds at most, phase by phase.
 
     ``thumbnail`` is its short side in pixels; ``exporter`` is what writes the target where that is no OME-Zarr. ``gpu``
-    says whether windows are run on a GPU, whose memory is a sum of its own then; ``wide``: whether in float32.
+    says whether windows are run on a GPU, whose memory is a sum of its own then; ``wide``: whether in float32;
+    ``engine``: what runs them.
     """
     info = source.info
     layout = store_layout(info, tiles, colours=colours)
@@ -81,10 +87,17 @@ def estimate_memory(
     )
     if gpu:
         runtime += (MemoryPart("CUDA", _CUDA_ON_HOST, "its context and libraries, on the host"),)
+    if engine == "openvino":
+        runtime += (MemoryPart("openvino", _OPENVINO, "its libraries, its copy of the graph, and what it compiles"),)
     phases = [
         MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
-        MemoryPhase("shards", runtime + _shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu)),
+        MemoryPhase(
+            "shards",
+            runtime
+            + _shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu)
+            + (_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
+        ),
         MemoryPhase(
             "pyramid",
             (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
@@ -185,6 +198,7 @@ def _shard_parts(
             read * info.bytes_per_pixel + kept * layout.bands * item,
             f"{in_flight}: {read:,} px x {info.bytes_per_pixel} read + {kept:,} px x {layout.bands * item} kept",
         ),
+        *_pinned_part(batch * side_x * side_y, item, gpu=gpu),
         *_colour_part(
             colours, info, batch * side_x * side_y, min(tiles.core, side_x) * min(tiles.core, side_y), in_flight
         ),
@@ -192,6 +206,24 @@ def _shard_parts(
         MemoryPart(
             "source", in_flight * source.cache_bytes(min(read_side(tiles), info.width)), f"{in_flight} readers' caches"
         ),
+    )
+
+
+def _pinned_part(pixels: int, item: int, *, gpu: bool) -> tuple[MemoryPart, ...]:
+    """Memory that a GPU copies from and to by itself, for each of the batches on their way."""
+    out = 1 if item == 1 else 4
+    size = SLOTS * pixels * 3 * (item + out)
+    text = f"{SLOTS} x {pixels:,} px x 3 x ({item} in + {out} out) bytes on their way"
+    return (MemoryPart("pinned", size, text),) if gpu else ()
+
+
+def _openvino_parts(costs: NetworkCosts, tiles: TilePlan, batch: int) -> tuple[MemoryPart, ...]:
+    """What OpenVINO holds beside what PyTorch would."""
+    batch, height, width = largest_batch(tiles, batch)
+    (maps, _) = activations(costs, batch, height, width, fragments=False)
+    return (
+        MemoryPart("weights", costs.weights, "OpenVINO's own, as read and in the order its kernels want"),
+        MemoryPart("places", maps.bytes // 2, "half of the activations: places for three maps where two are held"),
     )
 
 

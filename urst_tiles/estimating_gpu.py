@@ -7,6 +7,7 @@ from math import ceil
 import numpy as np
 
 from urst_tiles.costs import NetworkCosts, activations
+from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.engines.devices import CONTEXT
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
@@ -51,8 +52,8 @@ def estimate_gpu(info: RasterInfo, costs: NetworkCosts, tiles: TilePlan, batch: 
                     MemoryPart("workspace", _WORKSPACE, "of a convolution"),
                     MemoryPart(
                         "windows",
-                        pixels * 3 * (item + out),
-                        f"{batch} x {width} x {height} px x 3 x ({item} in + {out} out) bytes",
+                        SLOTS * pixels * 3 * (item + out),
+                        f"{SLOTS} x {batch} x {width} x {height} px x 3 x ({item} in + {out} out) bytes",
                     ),
                 ),
             ),

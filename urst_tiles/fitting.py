@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import product
 
 from urst_tiles.costs import NetworkCosts
+from urst_tiles.engines.choosing import EngineName
 from urst_tiles.engines.devices import choose_device, free_bytes
 from urst_tiles.errors import InputError, MemoryBudgetError
 from urst_tiles.estimating import estimate_memory
@@ -36,6 +38,7 @@ class Fitting:
     memory: MemoryEstimate
     room: int | None
     # of the GPU's memory, in bytes: its budget, or what is free; None on a CPU
+    engine: EngineName
 
 
 def fit(
@@ -45,8 +48,9 @@ def fit(
     options: RunOptions,
     colours: Colours,
     exporter: Exporter | None,
+    engines: tuple[EngineName, ...] = ("torch",),
 ) -> Fitting:
-    """The preferred setting that fits both budgets.
+    """The preferred setting that fits both budgets; ``engines``, the preferred one first, as ``suitable`` gives them.
 
     Raises:
         MemoryBudgetError: there is none.
@@ -57,7 +61,7 @@ def fit(
     least = options.batch or 1
     hosts: list[int] = []
     devices: list[int] = []
-    for tiles, batch, in_flight in _candidates(source.info, network, options, gpu=gpu):
+    for tiles, batch, in_flight, engine in _candidates(source.info, network, options, engines, gpu=gpu):
         memory = estimate_memory(
             source,
             costs,
@@ -67,7 +71,8 @@ def fit(
             thumbnail=options.thumbnail,
             exporter=exporter,
             gpu=gpu,
-            wide=options.precision == "float32",
+            wide=options.precision in ("float32", "tf32"),
+            engine=engine,
             colours=colours,
         )
         # What is free is no promise: it decides the batch only. Windows decide pixels, and must not hang on it.
@@ -76,7 +81,7 @@ def fit(
         elif options.budget is not None and memory.bytes > options.budget:
             hosts.append(memory.bytes)
         else:
-            return Fitting(tiles, batch, in_flight, memory, room)
+            return Fitting(tiles, batch, in_flight, memory, room, engine)
     if hosts:
         raise _too_small(options.budget or 0, min(hosts), "memory")
     raise _too_small(options.device_budget or 0, min(devices), "device-memory")
@@ -92,10 +97,10 @@ def _too_small(budget: int, needed: int, option: str) -> MemoryBudgetError:
 
 
 def _candidates(
-    info: RasterInfo, network: StyleNetwork, options: RunOptions, *, gpu: bool
-) -> Iterator[tuple[TilePlan, int, int]]:
-    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then smaller
-    windows."""
+    info: RasterInfo, network: StyleNetwork, options: RunOptions, engines: tuple[EngineName, ...], *, gpu: bool
+) -> Iterator[tuple[TilePlan, int, int, EngineName]]:
+    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then another engine,
+    then smaller windows."""
     largest = options.batch or (GPU_BATCH if gpu else 1)
     smaller = [largest >> halvings for halvings in range(1, largest.bit_length())] if options.batch is None else []
     shrinks = options.budget is not None or (gpu and options.device_budget is not None)
@@ -109,11 +114,10 @@ def _candidates(
             region=options.part,
         )
         if position == 0:
-            for batch in (largest, *smaller):
-                yield tiles, batch, 2
-                yield tiles, batch, 1
+            for engine, batch, in_flight in product(engines, (largest, *smaller), (2, 1)):
+                yield tiles, batch, in_flight, engine
         else:
-            yield tiles, options.batch or 1, 1
+            yield tiles, options.batch or 1, 1, engines[-1]
 
 
 def _halo(network: StyleNetwork, options: RunOptions) -> int:

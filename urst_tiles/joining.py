@@ -55,6 +55,7 @@ def make_record(
             "region": str(tiles.region),
         },
         "statistics": statistics.hash() if statistics is not None else f"thumbnail {options.thumbnail}",
+        "engine": plan.engine,
         "precision": options.precision,
         "output_profile": options.output_profile,
     }

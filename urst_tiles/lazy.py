@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import threading
 import uuid
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
 from urst_tiles.engines.base import Engine
+from urst_tiles.engines.choosing import EngineName, make_engine
+from urst_tiles.engines.torch import Precision
 from urst_tiles.geometry import TilePlan, Window
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunKeywords, RunOptions
@@ -55,7 +58,8 @@ def stylize_array(
     planned = plan_run(raster, network, wanted, target=None, time_it=False)
     tiles, colours = planned.tiles, planned.colours
     frozen, _ = freeze_for(raster, network, statistics, wanted.thumbnail, colours)
-    runner = _BlockRunner(raster, frozen, tiles, wanted.device, wanted.precision, colours, wanted.device_budget)
+    made = _EngineParts(planned.engine, wanted.device, wanted.precision, wanted.device_budget)
+    runner = _BlockRunner(raster, frozen, tiles, colours, made)
     region, bands = tiles.region, 3 + raster.info.alpha
     lazy: dask.array.Array = da.map_blocks(
         runner,
@@ -73,21 +77,28 @@ def _chunks(length: int, side: int) -> tuple[int, ...]:
     return (side,) * full + ((rest,) if rest else ())
 
 
+@dataclass(frozen=True, slots=True)
+class _EngineParts:
+    """What an engine is made of where a chunk is computed, beside the network."""
+
+    engine: EngineName
+    device: str
+    precision: Precision
+    device_memory: int | None
+
+
 class _BlockRunner:
-    """Computes one chunk. Pickles as its parts; the engine is made where it runs, once, and used by one thread at a
-    time."""
+    """Computes one chunk. Pickles as its parts; the engine is made where it runs, once."""
 
     def __init__(
         self,
         source: Source,
         network: FrozenNetwork,
         tiles: TilePlan,
-        device: str,
-        precision: Any,
         colours: Colours,
-        device_memory: int | None,
+        made: _EngineParts,
     ) -> None:
-        self._parts = (source, network, tiles, device, precision, colours, device_memory)
+        self._parts = (source, network, tiles, colours, made)
         self._lock = threading.Lock()
         self._engine: Engine | None = None
 
@@ -95,7 +106,7 @@ class _BlockRunner:
         return (_BlockRunner, self._parts)
 
     def __call__(self, *, block_info: dict[Any, Any] | None = None) -> Pixels:
-        source, _, tiles, _, _, colours, _ = self._parts
+        source, _, tiles, colours, _ = self._parts
         if block_info is None:
             return np.empty((0, 0, 0), dtype=source.info.dtype)
         (row, row_end), (col, col_end), _ = block_info[None]["array-location"]
@@ -107,14 +118,18 @@ class _BlockRunner:
         window, masked = parts[0].window.hull(parts[-1].window), isinstance(source, Masked)
         block = source.read(window)
         info, engine = source.info, self._made_engine()
-        picture = run_tiles(parts, core, block, window, info, engine, 1, self._lock, blank=masked, colours=colours)
+        picture = run_tiles(parts, core, block, window, info, engine, 1, blank=masked, colours=colours)
         return cast("Pixels", np.ascontiguousarray(picture.transpose(1, 2, 0)))
 
     def _made_engine(self) -> Engine:
-        from urst_tiles.engines.torch import TorchEngine
-
-        _, network, _, device, precision, _, budget = self._parts
+        _, network, _, _, made = self._parts
         with self._lock:
             if self._engine is None:
-                self._engine = TorchEngine(network, device=device, precision=precision, device_memory=budget)
+                self._engine = make_engine(
+                    network,
+                    engine=made.engine,
+                    device=made.device,
+                    precision=made.precision,
+                    device_memory=made.device_memory,
+                )
             return self._engine

@@ -16,6 +16,13 @@ DEFAULT_WINDOW = 1064
 """Side of a window, in pixels: the paper's."""
 
 
+_CHOICES = {
+    "engine": ("auto", "torch", "compile", "openvino"),
+    "precision": ("auto", "float32", "tf32", "bfloat16", "float16"),
+    "output_profile": ("source", "srgb"),
+}
+
+
 class RunKeywords(TypedDict, total=False):
     """The fields of :class:`RunOptions`, as keyword arguments of ``plan``, ``stylize`` and ``stylize_array``."""
 
@@ -33,7 +40,8 @@ class RunKeywords(TypedDict, total=False):
     memory: int | str | None
     device_memory: int | str | None
     device: str
-    precision: Literal["float32", "bfloat16", "float16"]
+    engine: Literal["auto", "torch", "compile", "openvino"]
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
     output_profile: Literal["source", "srgb"]
 
 
@@ -70,8 +78,10 @@ class RunOptions:
     # the same for each process's share of a GPU; None: what is free there decides how many windows a call takes
     device: str = "auto"
     # "auto", "cpu", "cuda" or "cuda:N"
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    # of the network's arithmetic
+    engine: Literal["auto", "torch", "compile", "openvino"] = "auto"
+    # what runs the network; "auto": on a CPU OpenVINO where it is installed, agrees and pays, else PyTorch
+    precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
+    # of the network's arithmetic; "auto" is float32: a lossy one is used only where it is asked for
     output_profile: Literal["source", "srgb"] = "source"
     # ICC profile of the result: the raster's own, or sRGB, which is what the network sees in any case
 
@@ -80,10 +90,14 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
-        if self.precision not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"precision {self.precision!r} is unknown; use float32, bfloat16 or float16")
-        if self.output_profile not in ("source", "srgb"):
-            raise InputError(f"output profile {self.output_profile!r} is unknown; use source or srgb")
+        for name, known in _CHOICES.items():
+            if getattr(self, name) not in known:
+                said = f"{name.replace('_', ' ')} {getattr(self, name)!r}"
+                raise InputError(f"{said} is unknown; use {', '.join(known[:-1])} or {known[-1]}")
+        if self.precision == "auto":
+            object.__setattr__(self, "precision", "float32")
+        if self.engine == "openvino" and self.device == "auto":
+            object.__setattr__(self, "device", "cpu")
         object.__setattr__(self, "region", parse_region(self.region))
         for name in ("memory", "device_memory"):
             budget = getattr(self, name)

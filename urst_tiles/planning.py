@@ -10,6 +10,8 @@ from typing import Any, Unpack
 import numpy as np
 
 from urst_tiles.costs import NetworkCosts
+from urst_tiles.engines.choosing import EngineName, suitable, why_not
+from urst_tiles.errors import InputError
 from urst_tiles.estimating import store_layout
 from urst_tiles.fitting import GPU_BATCH, Fitting, fit
 from urst_tiles.geometry import TilePlan, default_window
@@ -53,6 +55,8 @@ class RunPlan:
     # what was changed or should be known, one sentence each
     colours: Colours
     # what is done about the ICC profile
+    engine: EngineName
+    # what runs the network
 
     def to_json(self) -> dict[str, Any]:
         tiles, rows_cols = self.tiles, self.tiles.grid
@@ -76,6 +80,7 @@ class RunPlan:
             "overhead": round(tiles.overhead, 4),
             "batch": self.batch,
             "in_flight": self.in_flight,
+            "engine": self.engine,
             "thumbnail": list(self.thumbnail),
             "memory": _memory_json(self.memory, self.budget),
             "device_memory": self.memory.device and _memory_json(self.memory.device, self.device_room),
@@ -125,7 +130,7 @@ def plan_run(
     exporter = _exporter(target)
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)
-    fitting = fit(source, network, NetworkCosts.of(network, frozen), options, colours, exporter)
+    fitting, refused = _fit_engine(source, network, NetworkCosts.of(network, frozen), options, colours, exporter)
     tiles = fitting.tiles
     layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
@@ -139,14 +144,40 @@ def plan_run(
         budget=options.budget,
         device_room=fitting.room,
         disk=_disk(source, tiles, exporter),
-        seconds=_estimated_seconds(frozen, options, tiles) if time_it else None,
+        seconds=_estimated_seconds(frozen, options, tiles, fitting.engine) if time_it else None,
         notes=(
             *_notes(info, network, options, tiles, colours),
             *_device_notes(options, fitting),
+            *refused,
             *(() if exporter is None else exporter.check(layout, ExportOptions())),
         ),
         colours=colours,
+        engine=fitting.engine,
     )
+
+
+def _fit_engine(
+    source: Source,
+    network: StyleNetwork,
+    costs: NetworkCosts,
+    options: RunOptions,
+    colours: Colours,
+    exporter: Exporter | None,
+) -> tuple[Fitting, tuple[str, ...]]:
+    """What fits, with an engine that was tried on this network, and a sentence where another one was to be preferred.
+
+    Raises:
+        InputError: the engine asked for is not here, or not for this network.
+    """
+    engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=source.info.pixels)
+    fitting = fit(source, network, costs, options, colours, exporter, engines)
+    # bfloat16 is off by levels wherever it is computed: that was asked for.
+    reason = why_not(network, fitting.engine) if options.precision == "float32" else None
+    if reason is None:
+        return fitting, ()
+    if options.engine != "auto":
+        raise InputError(reason)
+    return fit(source, network, costs, options, colours, exporter), (f"{reason}: PyTorch runs it",)
 
 
 def _exporter(target: str | Path | None) -> Exporter | None:
@@ -171,12 +202,13 @@ def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None) -> tuple[M
     return tuple(parts)
 
 
-def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan) -> float:
+def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan, engine: EngineName) -> float:
     speed = seconds_per_pixel(
         frozen,
         window=tiles.window,
         device=options.device,
         precision=options.precision,
+        engine=engine,
         device_memory=options.device_budget,
     )
     return speed * tiles.window_pixels

@@ -10,7 +10,7 @@ from typing import Any
 
 import psutil
 
-from urst_tiles.engines.torch import describe
+from urst_tiles.engines.choosing import describe_engine
 from urst_tiles.options import Part
 from urst_tiles.running import Run, Tally
 
@@ -113,7 +113,7 @@ def make_report(
         megapixels_per_second=tally.pixels / max(seconds_shards, 1e-9) / 1e6,
         peak_memory=peak_memory(),
         memory_estimate=run.plan.memory.bytes,
-        engine=describe(run.options.device, run.options.precision),
+        engine=describe_engine(run.plan.engine, run.options.device, run.options.precision),
         window=tiles.window,
         halo=tiles.halo,
         statistics=run.statistics.hash(),

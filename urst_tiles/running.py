@@ -151,6 +151,7 @@ def make_shards(
         batch=run.plan.batch,
         device=run.options.device,
         precision=run.options.precision,
+        engine=run.plan.engine,
         device_memory=run.options.device_budget,
         colours=run.plan.colours,
     )

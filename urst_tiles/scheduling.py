@@ -19,7 +19,8 @@ from distributed import Client, Worker, WorkerPlugin, get_worker
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.driving import Driver, Patience, Sign
 from urst_tiles.engines.base import Engine
-from urst_tiles.engines.torch import Precision, TorchEngine
+from urst_tiles.engines.choosing import EngineName, make_engine
+from urst_tiles.engines.torch import Precision
 from urst_tiles.events import Stop
 from urst_tiles.geometry import TilePlan
 from urst_tiles.networks.base import FrozenNetwork
@@ -45,13 +46,15 @@ class ShardJob:
     batch: int
     device: str
     precision: Precision
+    engine: EngineName = "torch"
+    # the same on every worker
     device_memory: int | None = None
     # bytes of a GPU that a worker may hold
     colours: Colours = AS_THEY_ARE
 
 
 class _JobPlugin(WorkerPlugin):
-    """Holds a job on a worker: one engine, made when first needed, behind one lock."""
+    """Holds a job on a worker: one engine, made when first needed, and let go with the job."""
 
     def __init__(self, name: str, job: ShardJob) -> None:
         self.name = name
@@ -63,20 +66,28 @@ class _JobPlugin(WorkerPlugin):
         self._lock = threading.Lock()
         self._engine: Engine | None = None
 
+    def teardown(self, worker: Worker) -> None:  # noqa: ARG002  (Dask gives it)
+        # What it holds, an engine may hold for the next batch; what follows a run's shards needs the room.
+        self._engine = None
+
     def process(self, index: int) -> ShardReport:
         job, signs = self.job, _Signs(lambda pixels: self._sign(index, pixels))
         with self._lock:
-            if self._engine is None:
-                self._engine = TorchEngine(
-                    job.network, device=job.device, precision=job.precision, device_memory=job.device_memory
+            engine = self._engine
+            if engine is None:
+                engine = self._engine = make_engine(
+                    job.network,
+                    engine=job.engine,
+                    device=job.device,
+                    precision=job.precision,
+                    device_memory=job.device_memory,
                 )
         return process_shard(
             job.plan[index],
             job.source,
-            self._engine,
+            engine,
             job.store,
             batch=job.batch,
-            lock=self._lock,
             on_tiles=signs,
             colours=job.colours,
         )

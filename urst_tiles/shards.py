@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -70,14 +69,13 @@ def process_shard(
     store: Store,
     *,
     batch: int,
-    lock: threading.Lock,
     on_tiles: TilesCallback | None = None,
     colours: Colours = AS_THEY_ARE,
 ) -> ShardReport:
     """Produce one shard of the store. Running it twice writes the same bytes.
 
-    ``lock`` is the engine's: while one shard computes, another reads and a third writes. A shard that comes out
-    transparent and 0 in every band is not written.
+    Threads may do so at the same time: while one shard computes, another reads and a third writes. A shard that comes
+    out transparent and 0 in every band is not written.
     """
     started = time.perf_counter()
     if is_hidden(source, shard.tiles):
@@ -93,7 +91,6 @@ def process_shard(
         source.info,
         engine,
         batch,
-        lock,
         on_tiles,
         blank=isinstance(source, Masked),
         colours=colours,
@@ -158,7 +155,6 @@ def run_tiles(
     info: RasterInfo,
     engine: Engine,
     batch: int,
-    lock: threading.Lock,
     on_tiles: TilesCallback | None = None,
     *,
     blank: bool = False,
@@ -183,8 +179,7 @@ def run_tiles(
         windows = np.stack(
             [colours.to_srgb(to_rgb(_cut(block, block_window, tile.window), info)) for tile in group], dtype=info.dtype
         )
-        with lock:
-            results = engine.run(windows)
+        results = engine.run(windows)
         for tile, window, result in zip(group, windows, results, strict=True):
             made = result[(slice(None), *tile.crop.slices)]
             if colours.back:

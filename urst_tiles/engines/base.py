@@ -10,7 +10,7 @@ __all__ = ["Engine"]
 
 
 class Engine(Protocol):
-    """Runs a frozen network on batches of windows. One call at a time: the caller holds the lock."""
+    """Runs a frozen network on batches of windows. Threads may call at the same time; the engine puts them in order."""
 
     @property
     def description(self) -> str:

@@ -11,8 +11,8 @@ maker about it.
 from __future__ import annotations
 
 import importlib.util
-import logging
 import threading
+import warnings
 from typing import Any, cast
 
 import numpy as np
@@ -25,7 +25,7 @@ from urst_tiles.networks.padding import extend, round_up
 from urst_tiles.networks.portable import portable
 from urst_tiles.sources.base import Pixels
 
-__all__ = ["OpenVINOEngine", "describe_openvino", "is_installed"]
+__all__ = ["OpenVINOEngine", "check_openvino", "describe_openvino", "is_installed"]
 
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 """Left alone, OpenVINO computes in bfloat16 where the processor can."""
@@ -33,6 +33,24 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16"}
 
 def is_installed() -> bool:
     return importlib.util.find_spec("openvino") is not None
+
+
+def check_openvino(precision: str) -> None:
+    """
+    Raises:
+        InputError: OpenVINO is not installed, or does not compute in this precision here.
+    """
+    if not is_installed():
+        raise InputError(
+            "OpenVINO is not installed here; install it (pip install 'urst-tiles[openvino]') or use --engine torch"
+        )
+    if precision not in _HINTS:
+        raise InputError(f"OpenVINO on a CPU computes in float32 or bfloat16, not {precision}; use --engine torch")
+    if precision == "bfloat16":
+        import openvino
+
+        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            raise InputError("this processor has no bfloat16; use --precision float32")
 
 
 def describe_openvino(precision: str) -> str:
@@ -55,18 +73,13 @@ class OpenVINOEngine:
     """
 
     def __init__(self, network: FrozenNetwork, *, precision: str = "float32") -> None:
-        if not is_installed():
-            raise InputError(
-                "OpenVINO is not installed here; install it (pip install 'urst-tiles[openvino]') or use --engine torch"
-            )
-        _check_precision(precision)
+        check_openvino(precision)
         self._precision = precision
         self._stride, self._minimum = network.stride, network.minimum
         self._network = network
         self._lock = threading.Lock()
         # by the type of the levels: requests, each with its compiled model
         self._requests: dict[np.dtype[Any], Any] = {}
-        self._request(np.dtype(np.uint8))
 
     @property
     def description(self) -> str:
@@ -85,7 +98,7 @@ class OpenVINOEngine:
     def run(self, windows: Pixels) -> Pixels:
         """See :class:`~urst_tiles.engines.base.Engine`."""
         height, width = windows.shape[1:3]
-        given = self._extended(windows)
+        given = np.ascontiguousarray(self._extended(windows))
         with self._lock:
             # A copy: the request's own memory is written again by the next call.
             result = self._request(windows.dtype).infer({0: given})[0][..., :height, :width].copy()
@@ -95,16 +108,14 @@ class OpenVINOEngine:
         """With reflected pixels on the far edges, as :class:`~urst_tiles.networks.base.AnySizeNetwork` adds them."""
         sides = tuple(max(round_up(side, self._stride), self._minimum) for side in windows.shape[1:3])
         if windows.shape[1:3] == sides:
-            return np.ascontiguousarray(windows)
+            return windows
         # What PyTorch can index is of the same width; it need not be the same type.
         levels = torch.from_numpy(windows.view(np.int16) if windows.dtype == np.uint16 else windows)
         whole = extend(levels.permute(0, 3, 1, 2), *sides).permute(0, 2, 3, 1)
-        return cast("Pixels", np.ascontiguousarray(whole.numpy()).view(windows.dtype))
+        return cast("Pixels", whole.contiguous().numpy().view(windows.dtype))
 
     def _request(self, dtype: np.dtype[Any]) -> Any:
         if dtype not in self._requests:
-            import openvino
-
             settings = {
                 "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
                 "INFERENCE_NUM_THREADS": torch.get_num_threads(),
@@ -112,56 +123,55 @@ class OpenVINOEngine:
                 "PERFORMANCE_HINT": "LATENCY",
             }
             try:
-                model = _convert(self._network, torch.uint8 if dtype == np.uint8 else torch.uint16)
+                import openvino
+
+                model = _of_type(_convert(self._network, float(np.iinfo(dtype).max)), dtype)
                 compiled = openvino.Core().compile_model(model, "CPU", settings)
-            except Exception as error:  # noqa: BLE001 - exporter and front end raise what they like
+            except Exception as error:  # exporter and front end raise what they like
                 reason = " ".join(str(error).split())[:200]
                 raise NetworkError(f"OpenVINO does not take this network ({reason}); use --engine torch") from error
             self._requests[dtype] = compiled.create_infer_request()
         return self._requests[dtype]
 
 
-def _check_precision(precision: str) -> None:
-    """
-    Raises:
-        InputError: OpenVINO does not compute in it here.
-    """
-    if precision not in _HINTS:
-        raise InputError(f"OpenVINO on a CPU computes in float32 or bfloat16, not {precision}; use --engine torch")
-    if precision == "bfloat16":
-        import openvino
-
-        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            raise InputError("this processor has no bfloat16; use --precision float32")
-
-
 class _Levels(nn.Module):
     """(N, H, W, 3) levels → (N, 3, H, W) levels, H and W as the network takes them."""
 
-    def __init__(self, network: FrozenNetwork, dtype: torch.dtype) -> None:
+    def __init__(self, network: FrozenNetwork, top: float) -> None:
         super().__init__()
         self.module = portable(network.module)
-        self.dtype = dtype
-        self.top = float(torch.iinfo(dtype).max)
+        self.top = top
 
     def forward(self, levels: Tensor) -> Tensor:
         picture: Tensor = self.module(levels.permute(0, 3, 1, 2).to(torch.float32) / self.top)
         # As the frozen network does: what is no number is grey.
         picture = torch.where(torch.isnan(picture), 0.5, picture).clamp(0.0, 1.0)
-        return (picture * self.top).round().to(self.dtype)
+        return (picture * self.top).round().to(torch.int32)
 
 
-def _convert(network: FrozenNetwork, dtype: torch.dtype) -> Any:
-    """The network as OpenVINO's model, all but the three channels dynamic."""
+def _of_type(model: Any, dtype: np.dtype[Any]) -> Any:
+    """The model with levels of this type on both ends; PyTorch's exporter knows no unsigned 16 bits."""
+    from openvino import Type
+    from openvino.preprocess import PrePostProcessor
+
+    ends = PrePostProcessor(model)
+    ends.input().tensor().set_element_type(Type(dtype))
+    ends.output().tensor().set_element_type(Type(dtype))
+    return ends.build()
+
+
+def _convert(network: FrozenNetwork, top: float) -> Any:
+    """The network as OpenVINO's model from and to levels of 0 to ``top``, all but the three channels dynamic."""
     from openvino.frontend import FrontEndManager
-    from openvino.frontend.pytorch import ConversionExtension  # type: ignore[attr-defined]
+    from openvino.frontend.pytorch import ConversionExtension
     from openvino.frontend.pytorch.fx_decoder import TorchFXPythonDecoder
 
     side = 2 * network.minimum
     # Two windows that are no square: a number of 1 would be taken for a constant.
-    example = torch.zeros(2, side, side + network.stride, 3, dtype=dtype)
-    with torch.no_grad(), _quiet():
-        program = torch.export.export(_Levels(network, dtype), (example,), strict=False)
+    example = torch.zeros(2, side, side + network.stride, 3, dtype=torch.int32)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
+        program = torch.export.export(_Levels(network, top), (example,), strict=False)
         decoder = TorchFXPythonDecoder(program.run_decompositions(_kept_whole()).module(), dynamic_shapes=True)
         frontend = FrontEndManager().load_by_framework("pytorch")
         frontend.add_extension(ConversionExtension("aten.replication_pad2d.default", _repeat_edge))
@@ -175,7 +185,7 @@ def _kept_whole() -> Any:
     """What is to be taken apart before conversion: all but what OpenVINO takes whole."""
     from openvino.frontend.pytorch.torchdynamo.export_decompositions import ops_to_not_decompose
 
-    table = torch.export.default_decompositions()
+    table: Any = torch.export.default_decompositions()
     for operation in (*ops_to_not_decompose(), torch.ops.aten.replication_pad2d.default):
         table.pop(operation, None)
     return table

@@ -1,0 +1,110 @@
+"""Which engine runs a network, and making it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from urst_tiles.engines.base import Engine
+from urst_tiles.engines.compiling import check_compiler
+from urst_tiles.engines.devices import choose_device
+from urst_tiles.engines.openvino import OpenVINOEngine, check_openvino, describe_openvino, is_installed
+from urst_tiles.engines.torch import Precision, TorchEngine, describe
+from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
+from urst_tiles.sources.base import Pixels
+from urst_tiles.statistics import collect_statistics
+
+__all__ = ["ENGINES", "PAYS", "EngineName", "describe_engine", "make_engine", "suitable", "why_not"]
+
+EngineName = Literal["torch", "compile", "openvino"]
+
+ENGINES: tuple[EngineName, ...] = ("torch", "compile", "openvino")
+
+PAYS = 8_000_000
+"""Pixels of a raster from which OpenVINO saves more than the one to three seconds that getting it ready takes. Of the
+raster, not of a region, so that a region is made as the whole is."""
+
+
+def suitable(
+    engine: str, *, device: str = "auto", precision: Precision = "float32", pixels: int = PAYS
+) -> tuple[EngineName, ...]:
+    """The engines to be considered, the preferred one first; one, where one was asked for.
+
+    ``pixels``: of the raster.
+
+    Raises:
+        InputError: what was asked for is unknown, or cannot be here.
+    """
+    chosen = choose_device(device)
+    if engine == "auto":
+        faster = chosen.type == "cpu" and precision == "float32" and pixels >= PAYS and is_installed()
+        return ("openvino", "torch") if faster else ("torch",)
+    if engine not in ENGINES:
+        raise InputError(f"engine {engine!r} is unknown; use auto, {', '.join(ENGINES)}")
+    if engine == "compile":
+        check_compiler(chosen)
+    if engine == "openvino":
+        if chosen.type != "cpu":
+            raise InputError(f"OpenVINO runs on the CPU here, not on {device}; use --device cpu or --engine torch")
+        check_openvino(precision)
+    return (engine,)
+
+
+def why_not(network: StyleNetwork | FrozenNetwork, engine: EngineName) -> str | None:
+    """Why an engine is not to run a network, in words; None: it gives the pixels that PyTorch gives, to one level.
+
+    Tried with noise, frozen with the statistics of noise where it is not frozen yet.
+    """
+    if engine != "openvino":
+        return None
+    side = max(network.minimum, 64)
+    noise = _noise(side + network.stride + 1, side)
+    frozen = network if isinstance(network, FrozenNetwork) else network.freeze(collect_statistics(network, noise))
+    try:
+        found = OpenVINOEngine(frozen).run(noise[None]).astype(int)
+    except NetworkError as error:
+        return str(error)
+    off = int(np.abs(found - TorchEngine(frozen, device="cpu").run(noise[None])).max())
+    return None if off <= 1 else f"OpenVINO's pixels are up to {off} levels off PyTorch's with this network"
+
+
+def make_engine(
+    network: FrozenNetwork,
+    *,
+    engine: str = "auto",
+    device: str = "auto",
+    precision: Precision = "float32",
+    device_memory: int | None = None,
+) -> Engine:
+    """An engine for a frozen network.
+
+    Parameters:
+        network: what is run; it may be moved to the device, in place.
+        engine: one of :data:`ENGINES`, or "auto": on a CPU OpenVINO where it is installed and agrees with PyTorch.
+        device: "auto", "cpu", "cuda" or "cuda:N".
+        device_memory: bytes of a GPU that this process may hold; None: all there is.
+
+    Raises:
+        InputError: what was asked for is unknown, or is not here.
+        DeviceMemoryError: the weights do not fit.
+    """
+    named = suitable(engine, device=device, precision=precision)
+    name = named[0] if len(named) == 1 or why_not(network, named[0]) is None else named[-1]
+    if name == "openvino":
+        return OpenVINOEngine(network, precision=precision)
+    return TorchEngine(
+        network, device=device, precision=precision, device_memory=device_memory, compile=name == "compile"
+    )
+
+
+def describe_engine(engine: str, device: str, precision: Precision) -> str:
+    """What an engine runs on, for the report: "openvino 2026.4, cpu, float32, 2 threads"."""
+    if engine == "openvino":
+        return describe_openvino(precision)
+    return describe(device, precision, compile=engine == "compile")
+
+
+def _noise(height: int, width: int) -> Pixels:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
