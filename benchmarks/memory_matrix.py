@@ -44,7 +44,8 @@ class Case:
 
     def __str__(self) -> str:
         engine = "" if self.engine == "torch" else f"{self.engine} "
-        return f"{engine}{self.network} {self.window}x{self.batch} {self.dtype} {self.source}→{self.target} {self.megapixels:g}MP"
+        what = f"{engine}{self.network} {self.window}x{self.batch} {self.dtype}"
+        return f"{what} {self.source}→{self.target} {self.megapixels:g}MP"
 
 
 CASES = (
