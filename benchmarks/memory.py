@@ -81,26 +81,25 @@ def run_whole(raster: str, most: str, weights: str) -> dict[str, Any]:
 
 
 def child(words: list[str]) -> None:
-    what, raster, target, weights = words
-    run = run_tiled if what == "tiled" else run_whole
-    print(json.dumps(run(raster, target, weights)))
+    what, raster, target, weights, engine = words
+    found = run_tiled(raster, target, weights, engine=engine) if what == "tiled" else run_whole(raster, target, weights)
+    print(json.dumps(found))
 
 
-def measure(sizes: list[float], identity: list[float], weights: str, most: int) -> dict[str, Any]:
-    from urst_tiles.demo import make_raster
-
+def measure(sizes: list[float], identity: list[float], weights: str, most: int, engine: str) -> dict[str, Any]:
     found: dict[str, list[dict[str, Any]]] = {"tiled": [], "whole": [], "identity": []}
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-memory-") as scratch:
         raster, target = Path(scratch) / "raster.tif", Path(scratch) / "out.zarr"
         for size in sizes:
-            make_raster(raster, *sides(size))
-            add(found["tiled"], size, "tiled", raster, target, weights)
+            make_large(raster, *sides(size))
+            add(found["tiled"], size, "tiled", raster, target, weights, engine)
             if not any("error" in row for row in found["whole"]):
-                add(found["whole"], size, "whole", raster, most, weights)
+                add(found["whole"], size, "whole", raster, most, weights, engine)
         raster.unlink(missing_ok=True)
         for size in identity:
             shutil.rmtree(target, ignore_errors=True)
-            add(found["identity"], size, "tiled", unwritten(Path(scratch) / f"{size}.zarr", size), target, "identity")
+            source = unwritten(Path(scratch) / f"{size}.zarr", size)
+            add(found["identity"], size, "tiled", source, target, "identity", "torch")
     return {
         "network": "johnson width 8, random weights" if weights == "-" else Path(weights).name,
         "whole image may take": most,
@@ -120,6 +119,25 @@ def add(rows: list[dict[str, Any]], size: float, *words: object) -> None:
 def sides(megapixels: float) -> tuple[int, int]:
     height = round((megapixels * 1e6 / 1.5) ** 0.5)
     return round(height * 1.5), height
+
+
+def make_large(path: Path, width: int, height: int) -> None:
+    """A tiled TIFF; above 16 megapixels one of those again and again, which is quicker to make."""
+    import pyvips
+
+    from urst_tiles.demo import make_raster
+
+    once = (min(width, 4896), min(height, 3264))
+    if once == (width, height):
+        make_raster(path, width, height)
+        return
+    part = path.with_suffix(".part.tif")
+    make_raster(part, *once)
+    image = pyvips.Image.new_from_file(str(part)).replicate(-(-width // once[0]), -(-height // once[1]))
+    image.crop(0, 0, width, height).tiffsave(
+        str(path), tile=True, tile_width=512, tile_height=512, compression="deflate", bigtiff=True
+    )
+    part.unlink()
 
 
 def unwritten(path: Path, megapixels: float) -> Path:
@@ -187,22 +205,31 @@ def main() -> None:
     parser.add_argument("--identity", type=float, nargs="*", default=[85, 1000, 10_000], help="megapixels")
     parser.add_argument("--whole-memory", default="12GiB", help="what the whole-image run may take")
     parser.add_argument("--weights", default="-", help="a johnson weights file [default: width 8, random]")
+    parser.add_argument("--engine", default="torch", help="one for all sizes: each takes memory of its own")
     parser.add_argument("--raster", help="measure this raster instead")
     parser.add_argument("--name", default="memory", help="of the result files")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.child:
         child(arguments.child)
     elif arguments.raster:
         with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-memory-") as scratch:
-            row = in_subprocess(MODULE, "tiled", arguments.raster, Path(scratch) / "out.zarr", arguments.weights)
+            row = in_subprocess(
+                MODULE, "tiled", arguments.raster, Path(scratch) / "out.zarr", arguments.weights, arguments.engine
+            )
         print(json.dumps(row, indent=2))
         save(
             arguments.name,
             {"raster": Path(arguments.raster).name, "weights": Path(arguments.weights).name, "tiled": [row]},
         )
     else:
-        document = measure(arguments.sizes, arguments.identity, arguments.weights, parse_bytes(arguments.whole_memory))
+        document = measure(
+            arguments.sizes,
+            arguments.identity,
+            arguments.weights,
+            parse_bytes(arguments.whole_memory),
+            arguments.engine,
+        )
         print(f"wrote {save(arguments.name, document)}")
         figure(document, RESULTS / f"{arguments.name}.png")
 
