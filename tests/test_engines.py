@@ -212,12 +212,12 @@ def test_the_engine_has_its_parts_in_the_sum_and_gives_way_to_a_budget() -> None
     options: dict[str, Any] = {"device": "cpu", "time_it": False}
     plans = {name: plan(source, network, engine=name, **options) for name in ("openvino", "torch")}
     with_openvino, without = (plans[name].memory.bytes for name in ("openvino", "torch"))
-    assert with_openvino > without + 100 * 2**20
+    assert with_openvino > without
     parts = {part.name for part in plans["openvino"].memory.peak.parts}
     assert {"openvino", "weights", "places"} <= parts
     assert plan(source, network, memory=2 * with_openvino, **options).engine == "openvino"
     # Too little for OpenVINO, with one shard in flight too: the engine gives way before the window does.
-    tight = plan(source, network, memory=without + 32 * 2**20, **options)
+    tight = plan(source, network, memory=without + 16 * 2**20, **options)
     assert tight.engine == "torch"
     assert tight.tiles.window == plans["torch"].tiles.window
 

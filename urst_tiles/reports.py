@@ -31,7 +31,7 @@ def plan_text(plan: RunPlan) -> str:
             "result",
             f"{tiles.region.width} x {tiles.region.height} px from {tiles.region.col_off},{tiles.region.row_off}",
         ),
-        ("network", plan.network),
+        ("network", f"{plan.network}, run by {plan.engine}"),
         (
             "windows",
             f"{tiles.tile_count} of {tiles.window} px, core {tiles.core}, halo {tiles.halo}, stride {tiles.stride}",

@@ -38,6 +38,7 @@ def suitable(
         InputError: what was asked for is unknown, or cannot be here.
     """
     chosen = choose_device(device)
+    precision = "float32" if precision == "auto" else precision
     if engine == "auto":
         faster = chosen.type == "cpu" and precision == "float32" and pixels >= PAYS and is_installed()
         return ("openvino", "torch") if faster else ("torch",)
@@ -93,7 +94,7 @@ def make_engine(
     named = suitable(engine, device=device, precision=precision)
     name = named[0] if len(named) == 1 or why_not(network, named[0]) is None else named[-1]
     if name == "openvino":
-        return OpenVINOEngine(network, precision=precision)
+        return OpenVINOEngine(network, precision="float32" if precision == "auto" else precision)
     return TorchEngine(
         network, device=device, precision=precision, device_memory=device_memory, compile=name == "compile"
     )
