@@ -16,4 +16,6 @@ FOLDER = Path(__file__).parent / "isolated"
 def test_in_a_process_of_its_own(name: str) -> None:
     words = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", f"tests/isolated/{name}"]
     done = subprocess.run(words, cwd=FOLDER.parents[1], capture_output=True, text=True, check=False)
+    if done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED:
+        pytest.skip("what it checks is not installed here (--extra engines)")
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
