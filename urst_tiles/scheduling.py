@@ -1,8 +1,8 @@
 """Dask runs the shards, on whatever cluster it is given.
 
-A task carries a shard's index and returns a small report; pixels never cross the scheduler. The network, the source
-and the store go to each worker once, as a plugin. The driver keeps a few shards in flight and no more: Dask's own
-queue would hand a single worker thousands of them.
+A task carries the indices of a shard or some small ones and returns a short report of each; pixels never cross the
+scheduler. The network, the source and the store go to each worker once, as a plugin. The driver keeps a few tasks in
+flight and no more: Dask's own queue would hand a single worker thousands of them.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
 from urst_tiles.allocator import return_freed_memory
-from urst_tiles.driving import Driver, Patience, Sign
+from urst_tiles.driving import TASK_SECONDS, Driver, Patience, Sign
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.choosing import EngineName, make_engine
 from urst_tiles.engines.torch import Precision
@@ -70,52 +70,81 @@ class _JobPlugin(WorkerPlugin):
         # What it holds, an engine may hold for the next batch; what follows a run's shards needs the room.
         self._engine = None
 
-    def process(self, index: int) -> ShardReport:
-        job, signs = self.job, _Signs(lambda pixels: self._sign(index, pixels))
-        with self._lock:
-            engine = self._engine
-            if engine is None:
-                engine = self._engine = make_engine(
-                    job.network,
-                    engine=job.engine,
-                    device=job.device,
-                    precision=job.precision,
-                    device_memory=job.device_memory,
-                )
+    def process(self, shards: Sequence[int]) -> list[ShardReport]:
+        """Of the first of them at least; the rest is left where it takes too long or goes wrong."""
+        signs = _Signs(lambda shard, pixels: self._sign(shards[0], shard, pixels), shards[0])
+        started, reports = time.monotonic(), list[ShardReport]()
+        for shard in shards:
+            signs.shard = shard
+            try:
+                reports.append(self._process(shard, signs))
+            except Exception:
+                if not reports:
+                    raise
+                return reports  # the driver asks for the rest again, and hears of it then
+            if time.monotonic() - started > TASK_SECONDS:
+                break
+        return reports
+
+    def _process(self, shard: int, signs: _Signs) -> ShardReport:
+        job = self.job
         return process_shard(
-            job.plan[index],
+            job.plan[shard],
             job.source,
-            engine,
+            self._the_engine(),
             job.store,
             batch=job.batch,
             on_tiles=signs,
             colours=job.colours,
         )
 
-    def _sign(self, index: int, pixels: int) -> None:
-        self._worker.log_event(self.name, (index, pixels, self._worker.address))
+    def _the_engine(self) -> Engine:
+        job = self.job
+        with self._lock:
+            if self._engine is None:
+                self._engine = make_engine(
+                    job.network,
+                    engine=job.engine,
+                    device=job.device,
+                    precision=job.precision,
+                    device_memory=job.device_memory,
+                )
+            return self._engine
+
+    def _sign(self, task: int, shard: int, pixels: int) -> None:
+        self._worker.log_event(self.name, (task, shard, pixels, self._worker.address))
 
 
 class _Signs:
-    """Tells that a task began, and then how many pixels were run, every half second at most: a sign takes the
-    scheduler longer than a small window takes the network. What is not told when the task ends, its report tells."""
+    """Tells that a task began, and then how many pixels of a shard were run, every half second at most: a sign takes
+    the scheduler longer than a small window takes the network. What is not told when a shard ends, its report tells."""
 
-    def __init__(self, send: Callable[[int], None]) -> None:
+    def __init__(self, send: Callable[[int, int], None], first: int) -> None:
         self._send, self._pixels, self._sent = send, 0, time.monotonic()
-        send(0)
+        self._shard = first
+        send(first, 0)
+
+    @property
+    def shard(self) -> int:
+        """The one the task has come to."""
+        return self._shard
+
+    @shard.setter
+    def shard(self, shard: int) -> None:
+        self._shard, self._pixels = shard, 0
 
     def __call__(self, pixels: int) -> None:
         self._pixels += pixels
         if time.monotonic() - self._sent >= _SIGNS_APART:
-            self._send(self._pixels)
+            self._send(self._shard, self._pixels)
             self._pixels, self._sent = 0, time.monotonic()
 
 
-def _process(name: str, index: int) -> ShardReport:
+def _process(name: str, shards: Sequence[int]) -> list[ShardReport]:
     """The task."""
     plugin: Any = get_worker().plugins[name]
-    report: ShardReport = plugin.process(index)
-    return report
+    reports: list[ShardReport] = plugin.process(shards)
+    return reports
 
 
 def run_shards(
@@ -129,8 +158,8 @@ def run_shards(
     stop: Stop = lambda: False,
     patience: Patience = Patience(),  # noqa: B008  (a frozen value)
 ) -> None:
-    """Run shards, at most ``in_flight`` of them at a time, and hand over each report as it comes, in no particular
-    order. ``on_tiles`` is called with (shard index, pixels), once for each pixel, before the report of its shard.
+    """Run shards, at most ``in_flight`` tasks of them at a time, and hand over each report as it comes, in no order.
+    ``on_tiles`` is called with (shard index, pixels), once for each pixel, before the report of its shard.
 
     When a shard fails, or ``stop`` says so, no new one is started and those in flight are finished and reported; then
     the first error is raised. A shard that gives no sign for longer than ``patience`` is given to another worker.

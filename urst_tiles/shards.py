@@ -61,6 +61,11 @@ class ShardReport:
     device_peak: int = 0
     # the most bytes of a GPU that the worker has held so far, CUDA's own context left out
 
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.seconds_read + self.seconds_run + self.seconds_written
+
 
 def process_shard(
     shard: Shard,

@@ -27,6 +27,9 @@ __all__ = ["array_options", "encode_shard", "write_bytes"]
 _WORKERS = 4
 """Threads that compress a shard's chunks."""
 
+_SMALL = 1 << 20
+"""Bytes of pixels up to which one thread is quicker than starting some."""
+
 _CLEVEL = 1
 
 _ABSENT = np.iinfo(np.uint64).max
@@ -64,7 +67,8 @@ def encode_shard(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
         return bytes(codec.encode(_chunk(layout, pixels, *place)))
 
     offset = 0
-    for place, part in zip(places, _in_order(compress, places), strict=True):
+    parts = map(compress, places) if pixels.nbytes <= _SMALL else _in_order(compress, places)
+    for place, part in zip(places, parts, strict=True):
         yield part
         index[place] = offset, len(part)
         offset += len(part)

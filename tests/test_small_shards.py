@@ -1,0 +1,114 @@
+"""Shards too small for a task each: several go together, and nothing else changes."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tests.support import picture, tree, write_tiff
+from urst_tiles import Window, load_network, open_source, stylize
+from urst_tiles.driving import Driver
+from urst_tiles.errors import SourceError
+from urst_tiles.events import Event, ShardFinished, TilesFinished
+from urst_tiles.geometry import plan_tiles
+from urst_tiles.running import back_and_forth
+from urst_tiles.scheduling import ShardJob, _JobPlugin
+from urst_tiles.sources.base import Pixels, Source
+from urst_tiles.statistics import Statistics
+
+IDENTITY = load_network("identity")
+WINDOW, SHARD = 4, 16
+SIDE, ACROSS = 320, 20
+
+
+class Faulty:
+    """A raster with a shard that cannot be read, or that takes long."""
+
+    def __init__(self, source: Source, shard: int, seconds: float | None = None) -> None:
+        self._source, self._shard, self._seconds = source, divmod(shard, ACROSS), seconds
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return getattr(self._source, name)
+
+    def read(self, window: Window) -> Pixels:
+        if (window.row_off // SHARD, window.col_off // SHARD) == self._shard:
+            if self._seconds is None:
+                raise SourceError("a bad sector")
+            time.sleep(self._seconds)
+        return self._source.read(window)
+
+
+@pytest.fixture(scope="module")
+def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiff(tmp_path_factory.mktemp("small") / "in.tif", picture(SIDE, SIDE))
+
+
+@pytest.fixture(scope="module")
+def alone(raster: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The result with a task for each."""
+    target = tmp_path_factory.mktemp("small") / "alone.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Driver, "_together", lambda _: 1)
+        stylize(raster, target, network=IDENTITY, window=WINDOW)
+    return target
+
+
+def test_many_small_shards_share_tasks_and_are_told_of_one_by_one(
+    raster: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks, events = list[int](), list[Event]()
+    submit = Driver._submit
+
+    def counted(self: Driver, shards: Sequence[int], attempt: int) -> Any:
+        tasks.append(len(shards))
+        return submit(self, shards, attempt)
+
+    monkeypatch.setattr(Driver, "_submit", counted)
+    stylize(raster, tmp_path / "o.zarr", network=IDENTITY, window=WINDOW, callbacks=[events.append])
+    assert tasks[:32] == [1] * 32
+    assert sum(tasks) >= ACROSS**2 > 2 * len(tasks)
+    assert sorted(event.shard for event in events if isinstance(event, ShardFinished)) == list(range(ACROSS**2))
+    told = Counter[int]()
+    for event in events:
+        if isinstance(event, TilesFinished):
+            told[event.shard] += event.pixels
+    assert set(told.values()) == {SHARD**2}
+    assert len(told) == ACROSS**2
+    assert tree(tmp_path / "o.zarr") == tree(alone)
+
+
+def test_what_a_task_did_before_a_shard_failed_is_kept(raster: Path, alone: Path, tmp_path: Path) -> None:
+    order = list(back_and_forth(range(ACROSS**2), ACROSS))
+    bad = order[250]
+    with pytest.raises(SourceError, match="a bad sector"):
+        stylize(Faulty(open_source(raster), bad), tmp_path / "o.zarr", network=IDENTITY, window=WINDOW)
+    report = stylize(raster, tmp_path / "o.zarr", network=IDENTITY, window=WINDOW)
+    assert 250 <= report.shards_before < ACROSS**2
+    assert tree(tmp_path / "o.zarr") == tree(alone)
+
+
+def test_a_task_that_takes_long_gives_the_rest_back(raster: Path, alone: Path, tmp_path: Path) -> None:
+    source = Faulty(open_source(raster), 2, seconds=0.3)
+    job = ShardJob(
+        plan=plan_tiles(SIDE, SIDE, window=WINDOW, halo=0, stride=1),
+        source=source,
+        store=SimpleNamespace(write_shard=lambda *_: None),
+        network=IDENTITY.freeze(Statistics({})),
+        batch=1,
+        device="cpu",
+        precision="float32",
+    )
+    plugin = _JobPlugin("job", job)
+    worker: Any = SimpleNamespace(log_event=lambda *_: None, address="here")
+    plugin.setup(worker)
+    assert [report.index for report in plugin.process(range(6))] == [0, 1, 2]
+    stylize(source, tmp_path / "o.zarr", network=IDENTITY, window=WINDOW)
+    assert tree(tmp_path / "o.zarr") == tree(alone)
