@@ -10,12 +10,17 @@ and at most 1.5 times as much; tests/test_memory_matrix.py holds some of the cas
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import logging
+import os
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 
@@ -38,6 +43,7 @@ class Case:
     source: str = "tif"
     # suffix: tif (tiled), png (decoded from the top), zarr
     target: str = "zarr"
+    # suffix, or s3: a store in a bucket of a server in another process, which needs moto
     megapixels: float = 1.0
     thumbnail: int = 1024
     engine: str = "torch"
@@ -66,6 +72,8 @@ CASES = (
     Case("wct", megapixels=16),
     Case("microast", window=1064, batch=4, target="tif", megapixels=16),
     Case("multimodal", window=1064, batch=4, source="png", megapixels=4),
+    Case("johnson8", target="s3"),
+    Case("johnson8", window=1064, dtype="uint16", target="s3", megapixels=16),
     Case("styled", window=256, thumbnail=64),
     Case("recoloured", window=256, thumbnail=64),
     Case("johnson8", engine="openvino", dtype="uint16", batch=4),
@@ -144,9 +152,35 @@ def child(case: Case, raster: str, target: str) -> dict[str, Any]:
 def measured(case: Case) -> dict[str, Any]:
     """What the case's process reports."""
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-matrix-") as scratch:
-        raster, target = Path(scratch) / f"in.{case.source}", Path(scratch) / f"out.{case.target}"
+        raster = Path(scratch) / f"in.{case.source}"
         make_raster(raster, case)
-        return in_subprocess(MODULE, json.dumps(dataclasses.asdict(case)), raster, target)
+        with _target(case, Path(scratch)) as target:
+            return in_subprocess(MODULE, json.dumps(dataclasses.asdict(case)), raster, target)
+
+
+@contextlib.contextmanager
+def _target(case: Case, folder: Path) -> Iterator[str]:
+    if case.target != "s3":
+        yield str(folder / f"out.{case.target}")
+        return
+    import fsspec
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "anybody",
+        "AWS_SECRET_ACCESS_KEY": "anything",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with mock.patch.dict(os.environ, settings):
+        fsspec.filesystem("s3", skip_instance_cache=True).makedirs("bucket", exist_ok=True)
+        yield f"s3://bucket/{folder.name}/out.zarr"  # the server's memory is this process's, and outlives it
+    server.stop()
 
 
 def main() -> None:

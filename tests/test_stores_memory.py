@@ -17,6 +17,7 @@ _MEASURE = """
     from pathlib import Path
     import numpy as np
     from tests.stores_support import layout_for
+    from urst_tiles.allocator import return_freed_memory
     from urst_tiles.geometry import Window
     from urst_tiles.stores import OmeZarrStore, StoreLayout, build_pyramid, export_bigtiff
 
@@ -31,7 +32,8 @@ _MEASURE = """
         work()
         return (kilobytes("VmHWM") - before) * 1024
 
-    folder, width, height, memory = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    return_freed_memory()
+    folder, side, chunk, memory = Path(sys.argv[1]), *map(int, sys.argv[2:])
     warm = OmeZarrStore.create(folder / "warm.zarr", layout_for(40, 40))
     for row, col in [(0, 0), (0, 1), (1, 0), (1, 1)]:
         window = warm.shard_window(0, row, col)
@@ -39,10 +41,10 @@ _MEASURE = """
     build_pyramid(warm)
     export_bigtiff(warm, folder / "warm.tif")
 
-    store = OmeZarrStore.create(folder / "a.zarr", StoreLayout(width, height, 3, "uint8", 476, 1904))
+    store = OmeZarrStore.create(folder / "a.zarr", StoreLayout(side, side, 3, "uint8", chunk, 4 * chunk))
     rng, found = np.random.default_rng(0), {"write": 0}
-    for row in range(-(-height // 1904)):
-        for col in range(-(-width // 1904)):
+    for row in range(-(-side // (4 * chunk))):
+        for col in range(-(-side // (4 * chunk))):
             window = store.shard_window(0, row, col)
             pixels = rng.integers(0, 256, (3, window.height, window.width), dtype=np.uint8)
             found["write"] = max(found["write"], peak(lambda: store.write_shard(0, row, col, pixels)))
@@ -54,13 +56,13 @@ _MEASURE = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("side", [1904, 5712])
-def test_memory_stays_under_its_bounds(tmp_path: Path, side: int) -> None:
+@pytest.mark.parametrize(("side", "chunk"), [(1904, 476), (5712, 476), (3808, 952)])
+def test_memory_stays_under_its_bounds(tmp_path: Path, side: int, chunk: int) -> None:
     memory = 8 * 2**20
-    done = run_python(_MEASURE, tmp_path, side, side, memory)
+    done = run_python(_MEASURE, tmp_path, side, chunk, memory)
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
-    layout = StoreLayout(side, side, 3, "uint8", 476, 1904)
+    layout = StoreLayout(side, side, 3, "uint8", chunk, 4 * chunk)
     assert 5_000_000 < found["write"] <= write_bytes(layout)
     assert found["pyramid"] <= pyramid_bytes(layout)
     assert found["bigtiff"] <= bigtiff_bytes(layout, memory=memory)

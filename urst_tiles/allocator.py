@@ -10,11 +10,12 @@ from __future__ import annotations
 import ctypes
 import sys
 
-__all__ = ["can_return_memory", "return_freed_memory"]
+__all__ = ["RETURNED_BYTES", "can_return_memory", "return_freed_memory"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-_LIMIT = 1 << 20
+RETURNED_BYTES = 1 << 20
+"""Blocks of this size and more go back to the system when they are freed."""
 
 
 def can_return_memory() -> bool:
@@ -23,8 +24,8 @@ def can_return_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Make blocks of a mebibyte and more go back to the system when they are freed. For the whole process, and for
-    good.
+    """Make blocks of :data:`RETURNED_BYTES` and more go back to the system when they are freed. For the whole process,
+    and for good.
 
     Returns whether the C library took the setting.
     """
@@ -32,4 +33,6 @@ def return_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     # Setting a threshold also ends its growing by itself.
-    return bool(library.mallopt(_M_MMAP_THRESHOLD, _LIMIT)) and bool(library.mallopt(_M_TRIM_THRESHOLD, _LIMIT))
+    return bool(library.mallopt(_M_MMAP_THRESHOLD, RETURNED_BYTES)) and bool(
+        library.mallopt(_M_TRIM_THRESHOLD, RETURNED_BYTES)
+    )

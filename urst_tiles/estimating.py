@@ -15,12 +15,13 @@ from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.estimating_gpu import estimate_gpu
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
+from urst_tiles.output import Output
 from urst_tiles.shards import held_pixels, largest_batch, read_side
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
-from urst_tiles.stores import Exporter, ExportOptions, pyramid_bytes, write_bytes
+from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
 
 __all__ = ["estimate_memory", "store_layout"]
@@ -65,7 +66,7 @@ def estimate_memory(
     in_flight: int,
     *,
     thumbnail: int,
-    exporter: Exporter | None,
+    output: Output,
     gpu: bool = False,
     wide: bool = True,
     engine: str = "torch",
@@ -73,7 +74,7 @@ def estimate_memory(
 ) -> MemoryEstimate:
     """What a run with these settings holds at most, phase by phase.
 
-    ``thumbnail`` is its short side in pixels; ``exporter`` is what writes the target where that is no OME-Zarr. ``gpu``
+    ``thumbnail`` is its short side in pixels. ``gpu``
     says whether windows are run on a GPU, whose memory is a sum of its own then; ``wide``: whether in float32;
     ``engine``: what runs them.
     """
@@ -100,11 +101,16 @@ def estimate_memory(
             "shards",
             runtime
             + _shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu)
+            + _upload_parts(layout, held_pixels(tiles, in_flight)[1], output)
             + (_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
         ),
         MemoryPhase(
             "pyramid",
-            (*runtime, MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of")),
+            (
+                *runtime,
+                MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"),
+                *_upload_parts(layout, min(layout.shard, layout.width) * min(layout.shard, layout.height), output),
+            ),
         ),
     ]
     if costs.style:
@@ -113,6 +119,7 @@ def estimate_memory(
     if not info.random_access:
         unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
         phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
+    exporter = output.exporter
     if exporter is not None:
         taken = exporter.memory_bytes(layout, ExportOptions())
         part = MemoryPart("export", taken, f"the {exporter.title}'s rows and tiles: read, compressed, written")
@@ -211,6 +218,12 @@ def _shard_parts(
             "source", in_flight * source.cache_bytes(min(read_side(tiles), info.width)), f"{in_flight} readers' caches"
         ),
     )
+
+
+def _upload_parts(layout: StoreLayout, pixels: int, output: Output) -> tuple[MemoryPart, ...]:
+    """Shards that stand encoded, at worst to their own size, until an object store has them."""
+    size = pixels * layout.bands * np.dtype(layout.dtype).itemsize
+    return (MemoryPart("uploads", size, "shards encoded, on their way"),) if output.uploaded else ()
 
 
 def _pinned_part(pixels: int, item: int, *, gpu: bool) -> tuple[MemoryPart, ...]:

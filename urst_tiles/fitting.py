@@ -15,9 +15,9 @@ from urst_tiles.geometry import TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, format_bytes
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
+from urst_tiles.output import Output
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
-from urst_tiles.stores import Exporter
 
 __all__ = ["GPU_BATCH", "Fitting", "fit"]
 
@@ -47,7 +47,7 @@ def fit(
     costs: NetworkCosts,
     options: RunOptions,
     colours: Colours,
-    exporter: Exporter | None,
+    output: Output,
     engines: tuple[EngineName, ...] = ("torch",),
 ) -> Fitting:
     """The preferred setting that fits both budgets; ``engines``, the preferred one first, as ``suitable`` gives them.
@@ -69,7 +69,7 @@ def fit(
             batch,
             in_flight,
             thumbnail=options.thumbnail,
-            exporter=exporter,
+            output=output,
             gpu=gpu,
             wide=options.precision in ("float32", "tf32"),
             engine=engine,

@@ -18,12 +18,13 @@ from urst_tiles.geometry import TilePlan, default_window
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
+from urst_tiles.output import Output
 from urst_tiles.preparing import open_raster
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
-from urst_tiles.stores import Exporter, ExportOptions, exporter_for
+from urst_tiles.stores import Exporter, ExportOptions
 from urst_tiles.trial import seconds_per_pixel
 
 __all__ = ["RunPlan", "plan", "plan_run"]
@@ -119,18 +120,15 @@ def plan(
         MemoryBudgetError: nothing fits the budget; it names the smallest that works.
     """
     wanted = RunOptions(**options)
-    return plan_run(open_raster(source, wanted), network, wanted, target=target, time_it=time_it)
+    return plan_run(open_raster(source, wanted), network, wanted, output=Output.of(target), time_it=time_it)
 
 
-def plan_run(
-    source: Source, network: StyleNetwork, options: RunOptions, *, target: str | Path | None, time_it: bool
-) -> RunPlan:
+def plan_run(source: Source, network: StyleNetwork, options: RunOptions, *, output: Output, time_it: bool) -> RunPlan:
     """:func:`plan`, from values that are checked already."""
     info = source.info
-    exporter = _exporter(target)
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)
-    fitting, refused = _fit_engine(source, network, NetworkCosts.of(network, frozen), options, colours, exporter)
+    fitting, refused = _fit_engine(source, network, NetworkCosts.of(network, frozen), options, colours, output)
     tiles = fitting.tiles
     layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
@@ -143,13 +141,13 @@ def plan_run(
         memory=fitting.memory,
         budget=options.budget,
         device_room=fitting.room,
-        disk=_disk(source, tiles, exporter),
+        disk=_disk(source, tiles, output.exporter),
         seconds=_estimated_seconds(frozen, options, tiles, fitting.engine) if time_it else None,
         notes=(
             *_notes(info, network, options, tiles, colours),
             *_device_notes(options, fitting),
             *refused,
-            *(() if exporter is None else exporter.check(layout, ExportOptions())),
+            *(() if output.exporter is None else output.exporter.check(layout, ExportOptions())),
         ),
         colours=colours,
         engine=fitting.engine,
@@ -162,7 +160,7 @@ def _fit_engine(
     costs: NetworkCosts,
     options: RunOptions,
     colours: Colours,
-    exporter: Exporter | None,
+    output: Output,
 ) -> tuple[Fitting, tuple[str, ...]]:
     """What fits, with an engine that was tried on this network, and a sentence where another one was to be preferred.
 
@@ -170,20 +168,14 @@ def _fit_engine(
         InputError: the engine asked for is not here, or not for this network.
     """
     engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=source.info.pixels)
-    fitting = fit(source, network, costs, options, colours, exporter, engines)
+    fitting = fit(source, network, costs, options, colours, output, engines)
     # bfloat16 is off by levels wherever it is computed: that was asked for.
     reason = why_not(network, fitting.engine) if options.precision == "float32" else None
     if reason is None:
         return fitting, ()
     if options.engine != "auto":
         raise InputError(reason)
-    return fit(source, network, costs, options, colours, exporter), (f"{reason}: PyTorch runs it",)
-
-
-def _exporter(target: str | Path | None) -> Exporter | None:
-    """What writes the target when the store is whole; None where the store is the target."""
-    found = None if target is None else exporter_for(target)
-    return None if found is None or found.name == "omezarr" else found
+    return fit(source, network, costs, options, colours, output), (f"{reason}: PyTorch runs it",)
 
 
 def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None) -> tuple[MemoryPart, ...]:

@@ -16,11 +16,12 @@ from urst_tiles.joining import Wanted, enter, make_record
 from urst_tiles.ledger import Ledger
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import Part, RunKeywords, RunOptions
+from urst_tiles.output import Output
 from urst_tiles.planning import plan_run
 from urst_tiles.preparing import open_raster
 from urst_tiles.results import RunReport, make_report, peak_memory
 from urst_tiles.running import Run, everything_done, is_empty, make_pyramid, make_shards, stop_if_asked, teller
-from urst_tiles.sites import Site, open_site
+from urst_tiles.sites import open_site
 from urst_tiles.statistics import Statistics
 from urst_tiles.stores import Exporter, ExportOptions, exporter_for
 from urst_tiles.stores.sparse import SparseStore
@@ -87,14 +88,14 @@ def stylize(
     """
     started, tell = time.perf_counter(), teller(callbacks)
     return_freed_memory()
-    wanted, exporter = RunOptions(**options), exporter_for(target)
+    wanted, output, exporter = RunOptions(**options), Output.of(target), exporter_for(target)
     raster, chosen = open_raster(source, wanted), choose_network(style, network)
     part, cluster = _checked(shards, client, workers, timeout, overwrite=overwrite)
-    site = _site(target, exporter, part, scratch)
+    site = open_site(target, part, scratch)
     site.check(raster)
     if exporter.name != "omezarr" and not Path(site.target).exists():
         exporter.check_target(Path(site.target), overwrite=overwrite)  # where it is there, the run says whose it is
-    run_plan = plan_run(raster, chosen, wanted, target=target, time_it=False)
+    run_plan = plan_run(raster, chosen, wanted, output=output, time_it=False)
     record = make_record(raster, chosen, run_plan, wanted, statistics)
     own = range(len(run_plan.tiles)) if part is None else part.of_shards(len(run_plan.tiles))
     if not own:
@@ -118,15 +119,6 @@ def stylize(
     if last:
         tell(RunFinished(report.shards, tally.pixels, report.seconds))
     return report
-
-
-def _site(target: str | Path, exporter: Exporter, part: Part | None, scratch: str | Path | None) -> Site:
-    site = open_site(target, part, scratch)
-    if exporter.name != "omezarr" and not isinstance(site.target, Path):
-        raise InputError(
-            f"{target}: only an OME-Zarr can be written there; name a .zarr, or a local path for {exporter.title}"
-        )
-    return site
 
 
 def _checked(

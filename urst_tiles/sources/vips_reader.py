@@ -24,7 +24,7 @@ _BAND_BYTES = 256 << 10
 buffers among the tiles scatter the heap: with bands of 8 MiB memory peaked three times as high, and it was slower."""
 _SLACK_BYTES = 24 << 20
 """What the file's directory, the decoder and a heap in pieces take beside the tiles."""
-_CACHE_BYTES = 64 << 20
+_CACHE_BYTES = 24 << 20
 """Decoded tiles that a reader may always keep; wide windows raise it to two rows of tiles."""
 _WHOLE_BYTES = 512 << 20
 """The largest raster that is decoded whole into memory to read windows of it."""

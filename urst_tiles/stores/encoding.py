@@ -19,6 +19,7 @@ from numcodecs import Blosc
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
+from urst_tiles.allocator import RETURNED_BYTES, can_return_memory
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
@@ -79,10 +80,12 @@ def encode_shard(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
 def write_bytes(layout: StoreLayout) -> int:
     """Upper bound of the memory, in bytes, that writing one shard takes beyond the caller's array.
 
-    The chunks in work, each cut out of the pixels and compressed, at worst to its own size; as much again is kept by
-    the threads, which take a little themselves.
+    The chunks in work, each cut out of the pixels and compressed, at worst to its own size, and the one being written;
+    as much again is kept by the threads where freed blocks of that size do not go back. They take a little themselves.
     """
-    return 4 * _WORKERS * layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize + 2 * 2**20
+    size = layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize
+    chunks = 2 * _WORKERS + 1 if size >= RETURNED_BYTES and can_return_memory() else 4 * _WORKERS
+    return chunks * size + 2 * 2**20
 
 
 def _chunk(layout: StoreLayout, pixels: Pixels, row: int, col: int) -> NDArray[Any]:
