@@ -161,7 +161,9 @@ def slope(rows: list[dict[str, Any]]) -> float | None:
     """Bytes a pixel; of a curve that ends before it settles, over all there is."""
     import numpy as np
 
-    points = settled(rows) or [(1e6 * row["megapixels"], row["peak_bytes"]) for row in rows if "peak_bytes" in row]
+    points = settled(rows)
+    if len(points) < 2:
+        points = [(1e6 * row["megapixels"], row["peak_bytes"]) for row in rows if "peak_bytes" in row]
     pixels, peaks = np.array(points).reshape(-1, 2).T
     return float(np.polyfit(pixels, peaks, 1)[0]) if len(points) > 1 else None
 

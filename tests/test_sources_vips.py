@@ -66,17 +66,6 @@ def test_any_window_of_any_tiling(tmp_path: Path, data: st.DataObject, tile: int
     np.testing.assert_array_equal(source.read(window), cut(pixels, window))
 
 
-def test_large_windows_are_read_in_bands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bands of any height, and an image opened anew in between, change nothing."""
-    pixels = picture(500, 400, 3)
-    path = tiled_tiff(tmp_path / "a.tif", pixels, compression="zlib")
-    for band_bytes, cache_bytes in [(1, 1), (10_000, 20_000), (100_000, 1)]:
-        monkeypatch.setattr("urst_tiles.sources.vips_reader._BAND_BYTES", band_bytes)
-        monkeypatch.setattr("urst_tiles.sources.vips_reader._CACHE_BYTES", cache_bytes)
-        for window in (Window(0, 0, 400, 500), Window(33, 70, 300, 401), Window(1, 1, 1, 499)):
-            np.testing.assert_array_equal(VipsSource(path).read(window), cut(pixels, window))
-
-
 def test_strip_tiffs_and_pngs_are_not_random_access(tmp_path: Path) -> None:
     pixels = picture(90, 120, 3)
     tifffile.imwrite(tmp_path / "strips.tif", pixels, photometric="rgb", rowsperstrip=7, compression="zlib")

@@ -119,14 +119,16 @@ class WindowReader:
         return max(_CACHE_BYTES, 2 * (-(-width // tile_width) + 1) * self._tile_bytes)
 
     def _row_bands(self, window: Window) -> Iterator[range]:
-        """The rows to fetch at a time."""
+        """The rows to fetch at a time, none of them from two rows of tiles: between those the image may be opened
+        anew, and what a band reaches into would be decoded again."""
+        height = (self._info.tile or UNTILED)[1]
         rows = max(1, _BAND_BYTES // (window.width * self._info.bytes_per_pixel))
         if self._info.orientation > 4:
             # Rows are columns of the file, across more tiles than libvips may keep: take whole tiles, each once.
-            rows = (self._info.tile or UNTILED)[1]
+            rows = height
         start = window.row_off
         while start < window.row_end:
-            end = min((start // rows + 1) * rows, window.row_end)
+            end = min((start // rows + 1) * rows, (start // height + 1) * height, window.row_end)
             yield range(start, end)
             start = end
 
