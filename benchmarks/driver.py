@@ -4,8 +4,8 @@
 
 A raster of one colour goes through the identity network in shards of 16 x 16 pixels, so that nearly all there is to do
 is the driver's: choosing shards, handing them out, the ledger. The same shards processed in a plain loop, without
-Dask and ledger, are the work itself. Each of the two is a process of its own. Prints a table; results go to
-benchmarks/results/driver.json.
+Dask and ledger, are the work itself, by one thread. Each of the two is a process of its own. The cluster's start counts
+as the driver's; there is no pyramid. Prints a table; results go to benchmarks/results/driver.json.
 
 Bytes a shard are the growth of the resident memory from a fifth of the shards to the last, by least squares.
 """
@@ -13,6 +13,7 @@ Bytes a shard are the growth of the resident memory from a fifth of the shards t
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import tempfile
 import time
@@ -29,7 +30,8 @@ from benchmarks.common import in_subprocess, save
 from urst_tiles import stylize
 from urst_tiles.engines.torch import TorchEngine
 from urst_tiles.estimating import store_layout
-from urst_tiles.events import Event, ShardFinished
+from urst_tiles.errors import RunStopped
+from urst_tiles.events import Event, RunStarted, ShardFinished
 from urst_tiles.geometry import Window, plan_tiles
 from urst_tiles.networks import load_network
 from urst_tiles.shards import process_shard
@@ -70,18 +72,26 @@ class OneColour:
         return 3 * width
 
 
-class Memory:
-    """Resident memory as shards are finished."""
+class Watch:
+    """Resident memory and time as shards are finished."""
 
     def __init__(self, shards: int) -> None:
         self._every, self._process = max(1, shards // SAMPLES), psutil.Process()
-        self._finished, self._seen = 0, list[tuple[int, int]]()
+        self._seen = list[tuple[int, int]]()
+        self.finished, self._started, self._last = 0, 0.0, 0.0
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._started = time.perf_counter()
         if isinstance(event, ShardFinished):
-            self._finished += 1
-            if self._finished % self._every == 0:
-                self._seen.append((self._finished, self._process.memory_info().rss))
+            self.finished += 1
+            self._last = time.perf_counter()
+            if self.finished % self._every == 0:
+                self._seen.append((self.finished, self._process.memory_info().rss))
+
+    @property
+    def seconds(self) -> float:
+        return self._last - self._started
 
     @property
     def bytes_a_shard(self) -> float:
@@ -90,22 +100,24 @@ class Memory:
 
 
 def driven(source: OneColour, shards: int, folder: Path) -> dict[str, float]:
-    memory = Memory(shards)
-    processor = time.process_time()
-    report = stylize(
-        source,
-        folder / "out.zarr",
-        network=load_network("identity"),
-        statistics=Statistics({}),
-        window=CORE,
-        device="cpu",
-        callbacks=(memory,),
-    )
+    count = len(plan_tiles(source.side, source.side, window=CORE, halo=0, stride=1))
+    watch, processor = Watch(shards), time.process_time()
+    with contextlib.suppress(RunStopped):
+        stylize(
+            source,
+            folder / "out.zarr",
+            network=load_network("identity"),
+            statistics=Statistics({}),
+            window=CORE,
+            device="cpu",
+            callbacks=(watch,),
+            stop=lambda: watch.finished == count,
+        )
     return {
-        "shards": report.shards,
-        "seconds": report.seconds_shards,
-        "processor_seconds_with_pyramid": time.process_time() - processor,
-        "bytes_a_shard": memory.bytes_a_shard,
+        "shards": watch.finished,
+        "seconds": watch.seconds,
+        "processor_seconds": time.process_time() - processor,
+        "bytes_a_shard": watch.bytes_a_shard,
     }
 
 
