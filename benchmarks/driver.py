@@ -29,8 +29,8 @@ import psutil
 from benchmarks.common import in_subprocess, save
 from urst_tiles import stylize
 from urst_tiles.engines.torch import TorchEngine
-from urst_tiles.estimating import store_layout
 from urst_tiles.errors import RunStopped
+from urst_tiles.estimating import store_layout
 from urst_tiles.events import Event, RunStarted, ShardFinished
 from urst_tiles.geometry import Window, plan_tiles
 from urst_tiles.networks import load_network
