@@ -20,7 +20,7 @@ from benchmarks.common import in_subprocess, save
 def child(raster: str, setting: str) -> None:
     from urst_tiles import open_source
     from urst_tiles.allocator import return_freed_memory
-    from urst_tiles.stylizing import peak_memory
+    from urst_tiles.memory import peak_memory
 
     source = open_source(raster)
     if setting == "ours":

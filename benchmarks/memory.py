@@ -70,7 +70,7 @@ def run_whole(raster: str, most: str, weights: str) -> dict[str, Any]:
 
     from urst_tiles import Window, collect_statistics, open_source
     from urst_tiles.engines import TorchEngine
-    from urst_tiles.stylizing import peak_memory
+    from urst_tiles.memory import peak_memory
 
     source, network = open_source(raster), network_of(weights)
     frozen = network.freeze(collect_statistics(network, source.thumbnail(1024)[..., :3]))

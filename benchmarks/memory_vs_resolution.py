@@ -47,8 +47,8 @@ def run_original(raster: str, most: str, method: str, _engine: str) -> dict[str,
     from benchmarks.reference_way import channels_first
     from urst_tiles import Window, open_source
     from urst_tiles.engines.devices import limit_bytes, peak_bytes
+    from urst_tiles.memory import peak_memory
     from urst_tiles.networks.padding import extend, round_up
-    from urst_tiles.stylizing import peak_memory
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     limit_bytes(device, int(most))

@@ -65,7 +65,7 @@ def _cost(step: Callable[[], None]) -> dict[str, float]:
     before, started = psutil.Process().memory_info().rss, time.process_time()
     step()
     seconds = time.process_time() - started
-    from urst_tiles.stylizing import peak_memory  # not earlier: this is one of the imports that are measured
+    from urst_tiles.memory import peak_memory  # not earlier: this is one of the imports that are measured
 
     return {"seconds": round(seconds, 3), "mib": round((peak_memory() - before) / 2**20, 1)}
 

@@ -23,11 +23,13 @@ def main(words: list[str] | None = None) -> None:
     parser.add_argument("target")
     parser.add_argument("--style", default=DEFAULT_STYLE)
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--memory", help="budget for each process, like 4GiB")
+    parser.add_argument("--memory", help="budget for all processes together, like 4GiB")
     given = parser.parse_args(words)
     network = load_style(given.style)
-    planned = plan(given.source, network, target=given.target, memory=given.memory, time_it=False)
-    print(f"{len(planned.tiles)} shards, {given.workers} workers of at most {format_bytes(planned.memory.bytes)}")
+    planned = plan(
+        given.source, network, target=given.target, memory=given.memory, workers=given.workers, time_it=False
+    )
+    print(f"{len(planned.tiles)} shards, {given.workers} workers, at most {format_bytes(planned.memory.bytes)} in all")
     with ProgressBar() as bar:
         report = stylize(
             given.source,

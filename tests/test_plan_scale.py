@@ -88,9 +88,9 @@ def test_a_plan_takes_the_same_memory_whatever_the_raster() -> None:
 GROWTH = """
 import json, psutil, torch, zarr
 from torch.export import export
-import urst_tiles.reports
+import urst_tiles.reports, urst_tiles.stylizing
 from urst_tiles import load_style, plan
-from urst_tiles.stylizing import peak_memory
+from urst_tiles.memory import peak_memory
 export(torch.nn.ReLU(), (torch.zeros(1),), strict=False)
 before = psutil.Process().memory_info().rss
 array = zarr.create_array({}, shape=(10**6, 10**6, 3), chunks=(1024, 1024, 3), dtype="uint8")

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.support import MOSAIC, SHARED, left_in, picture, tree, write_tiff
-from urst_tiles import RunReport, collect_statistics, load_network, open_source, stylize
+from urst_tiles import RunReport, collect_statistics, load_network, open_source, plan, stylize
 from urst_tiles.errors import InputError, MemoryBudgetError, RunMismatchError, SourceError, StoreError
 from urst_tiles.events import Event, RunFinished, RunStarted, ShardFinished, TilesFinished
 from urst_tiles.networks.base import StyleNetwork
@@ -297,6 +297,20 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path, small_network: StyleNet
     with pytest.raises(SourceError, match=r"cut\.tif"):
         stylize(truncated, target, network=IDENTITY)
     assert left_in(tmp_path) == ["cut.tif", "in.tif"]
+
+
+def test_a_budget_is_that_of_all_processes(tmp_path: Path, small_network: StyleNetwork) -> None:
+    source = write_tiff(tmp_path / "in.tif", picture(500, 900))
+    alone, two, three = (
+        plan(source, small_network, window=224, workers=workers, time_it=False).memory for workers in (None, 2, 3)
+    )
+    assert three.bytes - two.bytes > 256 * 2**20
+    assert two.bytes - alone.bytes > 512 * 2**20
+    options: Any = {"window": 224, "memory": two.bytes - 2**20}
+    assert plan(source, small_network, time_it=False, **options).memory.bytes <= two.bytes - 2**20
+    with pytest.raises(MemoryBudgetError) as caught:
+        plan(source, small_network, workers=3, time_it=False, **options)
+    assert two.bytes < caught.value.smallest <= three.bytes + 2**20
 
 
 def test_too_small_a_budget_names_the_smallest_that_works(tmp_path: Path, small_network: StyleNetwork) -> None:

@@ -102,7 +102,13 @@ Thumbnail = Annotated[
     int, typer.Option("--thumbnail", help="Short side in px of the thumbnail that statistics come from.")
 ]
 Batch = Annotated[int | None, typer.Option("--batch", help="Windows a call. [default: 1 on a CPU, 8 on a GPU]")]
-Memory = Annotated[str | None, typer.Option("--memory", help="Budget for the process, like 2GiB. [default: none]")]
+Memory = Annotated[
+    str | None, typer.Option("--memory", help="Budget for the run, all its processes, like 2GiB. [default: none]")
+]
+Workers = Annotated[
+    int | None,
+    typer.Option("--workers", help="Run in as many processes, a GPU each. [default: threads of this one]"),
+]
 DeviceMemory = Annotated[
     str | None, typer.Option("--device-memory", help="The same for a GPU's memory. [default: what is free there]")
 ]
@@ -177,10 +183,7 @@ def stylize_command(
     scheduler: Annotated[
         str | None, typer.Option("--scheduler", help="Address of a Dask scheduler, tcp://host:port.")
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option("--workers", help="Run in as many processes, a GPU each. [default: threads of this one]"),
-    ] = None,
+    workers: Workers = None,
     shards: Annotated[
         str | None,
         typer.Option("--shards", metavar="I/N", help="Only part I of N: one call each, for job arrays without Dask."),
@@ -262,6 +265,7 @@ def plan_command(
     thumbnail: Thumbnail = _DEFAULTS.thumbnail,
     batch: Batch = _DEFAULTS.batch,
     memory: Memory = None,
+    workers: Workers = None,
     device_memory: DeviceMemory = None,
     device: Device = _DEFAULTS.device,
     engine: Engine = _DEFAULTS.engine,
@@ -277,6 +281,7 @@ def plan_command(
         source,
         _network(network, weights, style, alpha, preserve_color=preserve_color, style_size=style_size),
         target=target,
+        workers=workers,
         window=window,
         halo=halo,
         region=region,

@@ -11,11 +11,11 @@ import psutil
 
 from urst_tiles.allocator import can_return_memory
 from urst_tiles.costs import NetworkCosts, activations, padding
+from urst_tiles.deployment import Deployment
 from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.estimating_gpu import estimate_gpu
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
-from urst_tiles.output import Output
 from urst_tiles.shards import held_pixels, largest_batch, read_side
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
@@ -37,6 +37,8 @@ _MEASURING = 2 * 8 * 2**21
 # were measured.
 _OPENVINO = 96 * _MIB
 _OPENVINO_AGAIN = 48 * _MIB
+# What a worker process holds after its imports, and Dask's own helpers' share. Measured by benchmarks/memory_matrix.py.
+_WORKER = 256 * _MIB
 # What CUDA's context and libraries add to the process on the host when they are first used: 0.5 to 2 GiB are usual,
 # by driver, and by how many kernels are loaded. To be measured on a GPU.
 _CUDA_ON_HOST = 2048 * _MIB
@@ -66,7 +68,7 @@ def estimate_memory(
     in_flight: int,
     *,
     thumbnail: int,
-    output: Output,
+    deployment: Deployment,
     gpu: bool = False,
     wide: bool = True,
     engine: str = "torch",
@@ -88,28 +90,30 @@ def estimate_memory(
         ),
         MemoryPart("network", costs.weights, "weights, as loaded and frozen"),
     )
-    if gpu:
+    if gpu and not deployment.workers:
         runtime += (MemoryPart("CUDA", _CUDA_ON_HOST, "its context and libraries, on the host"),)
     if engine == "openvino":
         # What an earlier plan of this process has loaded is in its runtime already.
         size = _OPENVINO_AGAIN if "openvino" in sys.modules else _OPENVINO
         runtime += (MemoryPart("openvino", size, "its libraries, its copy of the graph, and what it compiles"),)
+    workers = min(deployment.workers, len(tiles))
+    if workers:
+        in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
+    shards = (
+        *_shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu),
+        *_upload_parts(layout, held_pixels(tiles, in_flight)[1], deployment),
+        *(_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
+    )
     phases = [
         MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
-        MemoryPhase(
-            "shards",
-            runtime
-            + _shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu)
-            + _upload_parts(layout, held_pixels(tiles, in_flight)[1], output)
-            + (_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
-        ),
+        MemoryPhase("shards", runtime + _of_workers(shards, costs, engine, workers, gpu=gpu)),
         MemoryPhase(
             "pyramid",
             (
                 *runtime,
                 MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"),
-                *_upload_parts(layout, min(layout.shard, layout.width) * min(layout.shard, layout.height), output),
+                *_upload_parts(layout, min(layout.shard, layout.width) * min(layout.shard, layout.height), deployment),
             ),
         ),
     ]
@@ -119,7 +123,7 @@ def estimate_memory(
     if not info.random_access:
         unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
         phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
-    exporter = output.exporter
+    exporter = deployment.exporter
     if exporter is not None:
         taken = exporter.memory_bytes(layout, ExportOptions())
         part = MemoryPart("export", taken, f"the {exporter.title}'s rows and tiles: read, compressed, written")
@@ -220,10 +224,27 @@ def _shard_parts(
     )
 
 
-def _upload_parts(layout: StoreLayout, pixels: int, output: Output) -> tuple[MemoryPart, ...]:
+def _of_workers(
+    shards: tuple[MemoryPart, ...], costs: NetworkCosts, engine: str, workers: int, *, gpu: bool
+) -> tuple[MemoryPart, ...]:
+    """What processes hold that run shards, beside the one that drives them; without workers that is the same one."""
+    if not workers:
+        return shards
+    own = [
+        MemoryPart("workers", _WORKER + _RUNNING, f"a process each, and {_RUNNING // _MIB} MiB for threads and caches"),
+        MemoryPart("workers' network", 2 * costs.weights, "as received and frozen"),
+    ]
+    if gpu:
+        own.append(MemoryPart("CUDA", _CUDA_ON_HOST, "its context and libraries, on the host"))
+    if engine == "openvino":
+        own.append(MemoryPart("workers' openvino", _OPENVINO, "its libraries, its copy of the graph, what it compiles"))
+    return tuple(MemoryPart(part.name, workers * part.bytes, f"{workers} x {part.reason}") for part in (*own, *shards))
+
+
+def _upload_parts(layout: StoreLayout, pixels: int, deployment: Deployment) -> tuple[MemoryPart, ...]:
     """Shards that stand encoded, at worst to their own size, until an object store has them."""
     size = pixels * layout.bands * np.dtype(layout.dtype).itemsize
-    return (MemoryPart("uploads", size, "shards encoded, on their way"),) if output.uploaded else ()
+    return (MemoryPart("uploads", size, "shards encoded, on their way"),) if deployment.uploaded else ()
 
 
 def _pinned_part(pixels: int, item: int, *, gpu: bool) -> tuple[MemoryPart, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from urst_tiles.costs import NetworkCosts
+from urst_tiles.deployment import Deployment
 from urst_tiles.engines.choosing import EngineName
 from urst_tiles.engines.devices import choose_device, free_bytes
 from urst_tiles.errors import InputError, MemoryBudgetError
@@ -15,7 +16,6 @@ from urst_tiles.geometry import TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, format_bytes
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
-from urst_tiles.output import Output
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
 
@@ -47,7 +47,7 @@ def fit(
     costs: NetworkCosts,
     options: RunOptions,
     colours: Colours,
-    output: Output,
+    deployment: Deployment,
     engines: tuple[EngineName, ...] = ("torch",),
 ) -> Fitting:
     """The preferred setting that fits both budgets; ``engines``, the preferred one first, as ``suitable`` gives them.
@@ -69,7 +69,7 @@ def fit(
             batch,
             in_flight,
             thumbnail=options.thumbnail,
-            output=output,
+            deployment=deployment,
             gpu=gpu,
             wide=options.precision in ("float32", "tf32"),
             engine=engine,

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, Unpack, cast
 
 import numpy as np
 
+from urst_tiles.deployment import Deployment
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.choosing import EngineName, make_engine
 from urst_tiles.engines.torch import Precision
 from urst_tiles.geometry import TilePlan, Window
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import RunKeywords, RunOptions
-from urst_tiles.output import Output
 from urst_tiles.planning import plan_run
 from urst_tiles.preparing import open_raster
 from urst_tiles.running import freeze_for
@@ -56,7 +56,7 @@ def stylize_array(
 
     wanted = RunOptions(**options)
     raster = open_raster(source, wanted)
-    planned = plan_run(raster, network, wanted, output=Output(), time_it=False)
+    planned = plan_run(raster, network, wanted, deployment=Deployment(), time_it=False)
     tiles, colours = planned.tiles, planned.colours
     frozen, _ = freeze_for(raster, network, statistics, wanted.thumbnail, colours)
     made = _EngineParts(planned.engine, wanted.device, wanted.precision, wanted.device_budget)

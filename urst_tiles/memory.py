@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
 
 from urst_tiles.errors import InputError
 
-__all__ = ["MemoryEstimate", "MemoryPart", "MemoryPhase", "format_bytes", "parse_bytes"]
+__all__ = ["MemoryEstimate", "MemoryPart", "MemoryPhase", "format_bytes", "parse_bytes", "peak_memory"]
 
 _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12, "KI": 2**10, "MI": 2**20, "GI": 2**30, "TI": 2**40}
 
@@ -39,7 +43,7 @@ class MemoryPhase:
 
 @dataclass(frozen=True, slots=True)
 class MemoryEstimate:
-    """Peak resident memory of the process that runs, in bytes: the largest phase. Phases follow one another."""
+    """Peak resident memory of the processes of a run, in bytes: the largest phase. Phases follow one another."""
 
     phases: tuple[MemoryPhase, ...]
     device: MemoryEstimate | None = None
@@ -76,3 +80,18 @@ def format_bytes(size: int) -> str:
         value /= 1024
     digits = 0 if unit == "bytes" or value >= 100 else 2 if value < 10 else 1
     return f"{value:.{digits}f} {unit}"
+
+
+def peak_memory() -> int:
+    """The most that was resident of this process since it started, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not getrusage: there a process begins with the peak of the one that started it.
+        lines = status.read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
+    if sys.platform == "win32":
+        return int(psutil.Process().memory_info().peak_wset)
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

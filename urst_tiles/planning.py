@@ -10,6 +10,7 @@ from typing import Any, Unpack
 import numpy as np
 
 from urst_tiles.costs import NetworkCosts
+from urst_tiles.deployment import Deployment
 from urst_tiles.engines.choosing import EngineName, suitable, why_not
 from urst_tiles.errors import InputError
 from urst_tiles.estimating import store_layout
@@ -18,7 +19,6 @@ from urst_tiles.geometry import TilePlan, default_window
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
-from urst_tiles.output import Output
 from urst_tiles.preparing import open_raster
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
@@ -104,6 +104,7 @@ def plan(
     network: StyleNetwork,
     *,
     target: str | Path | None = None,
+    workers: int | None = None,
     time_it: bool = True,
     **options: Unpack[RunKeywords],
 ) -> RunPlan:
@@ -111,6 +112,7 @@ def plan(
 
     Parameters:
         source: a path, URL, array or Source.
+        workers: as for :func:`~urst_tiles.stylize`: the memory is that of all processes.
         target: its name; an export to another format than OME-Zarr is checked and counted.
         time_it: try the network on a small random picture to estimate the time.
         options: see :class:`~urst_tiles.options.RunOptions`.
@@ -120,15 +122,19 @@ def plan(
         MemoryBudgetError: nothing fits the budget; it names the smallest that works.
     """
     wanted = RunOptions(**options)
-    return plan_run(open_raster(source, wanted), network, wanted, output=Output.of(target), time_it=time_it)
+    return plan_run(
+        open_raster(source, wanted), network, wanted, deployment=Deployment.of(target, workers), time_it=time_it
+    )
 
 
-def plan_run(source: Source, network: StyleNetwork, options: RunOptions, *, output: Output, time_it: bool) -> RunPlan:
+def plan_run(
+    source: Source, network: StyleNetwork, options: RunOptions, *, deployment: Deployment, time_it: bool
+) -> RunPlan:
     """:func:`plan`, from values that are checked already."""
     info = source.info
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)
-    fitting, refused = _fit_engine(source, network, NetworkCosts.of(network, frozen), options, colours, output)
+    fitting, refused = _fit_engine(source, network, NetworkCosts.of(network, frozen), options, colours, deployment)
     tiles = fitting.tiles
     layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
@@ -141,13 +147,13 @@ def plan_run(source: Source, network: StyleNetwork, options: RunOptions, *, outp
         memory=fitting.memory,
         budget=options.budget,
         device_room=fitting.room,
-        disk=_disk(source, tiles, output.exporter),
+        disk=_disk(source, tiles, deployment.exporter),
         seconds=_estimated_seconds(frozen, options, tiles, fitting.engine) if time_it else None,
         notes=(
             *_notes(info, network, options, tiles, colours),
             *_device_notes(options, fitting),
             *refused,
-            *(() if output.exporter is None else output.exporter.check(layout, ExportOptions())),
+            *(() if deployment.exporter is None else deployment.exporter.check(layout, ExportOptions())),
         ),
         colours=colours,
         engine=fitting.engine,
@@ -160,7 +166,7 @@ def _fit_engine(
     costs: NetworkCosts,
     options: RunOptions,
     colours: Colours,
-    output: Output,
+    deployment: Deployment,
 ) -> tuple[Fitting, tuple[str, ...]]:
     """What fits, with an engine that was tried on this network, and a sentence where another one was to be preferred.
 
@@ -168,14 +174,14 @@ def _fit_engine(
         InputError: the engine asked for is not here, or not for this network.
     """
     engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=source.info.pixels)
-    fitting = fit(source, network, costs, options, colours, output, engines)
+    fitting = fit(source, network, costs, options, colours, deployment, engines)
     # bfloat16 is off by levels wherever it is computed: that was asked for.
     reason = why_not(network, fitting.engine) if options.precision == "float32" else None
     if reason is None:
         return fitting, ()
     if options.engine != "auto":
         raise InputError(reason)
-    return fit(source, network, costs, options, colours, output), (f"{reason}: PyTorch runs it",)
+    return fit(source, network, costs, options, colours, deployment), (f"{reason}: PyTorch runs it",)
 
 
 def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None) -> tuple[MemoryPart, ...]:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from urst_tiles.engines.choosing import describe_engine
+from urst_tiles.memory import peak_memory
 from urst_tiles.options import Part
 from urst_tiles.running import Run, Tally
 
-__all__ = ["RunReport", "make_report", "peak_memory"]
+__all__ = ["RunReport", "make_report"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +37,7 @@ class RunReport:
     megapixels_per_second: float
     # pixels produced by this run over seconds_shards
     peak_memory: int
-    # of this process since it started, in bytes
+    # resident, in bytes: of this process since it started, or, with workers, of all processes together at most
     memory_estimate: int
     # the plan's, in bytes
     engine: str
@@ -62,21 +60,6 @@ class RunReport:
 
     def to_json(self) -> dict[str, Any]:
         return {**dataclasses.asdict(self), "target": str(self.target), "notes": list(self.notes)}
-
-
-def peak_memory() -> int:
-    """The most that was resident of this process since it started, in bytes."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        # Not getrusage: there a process begins with the peak of the one that started it.
-        lines = status.read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    if sys.platform == "win32":
-        return int(psutil.Process().memory_info().peak_wset)
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def make_report(
@@ -111,7 +94,7 @@ def make_report(
         seconds=seconds,
         seconds_shards=seconds_shards,
         megapixels_per_second=tally.pixels / max(seconds_shards, 1e-9) / 1e6,
-        peak_memory=peak_memory(),
+        peak_memory=max(peak_memory(), tally.memory),
         memory_estimate=run.plan.memory.bytes,
         engine=describe_engine(run.plan.engine, run.options.device, run.options.precision),
         window=tiles.window,

@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING
+
+import psutil
 
 from urst_tiles.clusters import local_client, local_workers
 from urst_tiles.driving import Patience
@@ -75,6 +77,9 @@ class Run:
 class Tally:
     """What the shards computed by this process add up to; nothing in it grows with their number."""
 
+    workers: bool = False
+    # they run in processes of this machine, which end with the run
+
     shards: int = 0
     pixels: int = 0
     empty: int = 0
@@ -83,6 +88,10 @@ class Tally:
     # windows run at a time in the end; 0 where none were run
     device_peak: int = 0
     # the most bytes of a GPU that a process has held; 0 where the run is on none
+    memory: int = 0
+    # the most bytes that can have been resident of this process and its workers together; 0 without workers
+    _peaks: dict[int, int] = field(default_factory=dict)
+    # by process
 
     def count(self, report: ShardReport) -> None:
         self.shards += 1
@@ -91,6 +100,9 @@ class Tally:
         if report.batch:
             self.batch = min(report.batch, self.batch or report.batch)
         self.device_peak = max(self.device_peak, report.device_peak)
+        if self.workers and report.memory:
+            self._peaks[report.process] = report.memory
+            self.memory = max(self.memory, psutil.Process().memory_info().rss + sum(self._peaks.values()))
 
 
 def freeze_for(
@@ -132,7 +144,10 @@ def make_shards(
     tiles = run.plan.tiles
     if run.resumed:
         _forget_missing(run, ledger)
-    before, tally = ledger.count(0, shards), Tally(empty=ledger.count_empty(0, shards))
+    before, tally = (
+        ledger.count(0, shards),
+        Tally(workers=isinstance(cluster, int), empty=ledger.count_empty(0, shards)),
+    )
     todo = (index for index in shards if (0, index) not in ledger)
     pixels_before = sum(tiles.core_of(index).area for index in shards if (0, index) in ledger) if before else 0
     tell(RunStarted(len(shards), before, _pixels_of(tiles, shards), pixels_before))

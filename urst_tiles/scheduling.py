@@ -7,11 +7,12 @@ flight and no more: Dask's own queue would hand a single worker thousands of the
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
@@ -23,6 +24,7 @@ from urst_tiles.engines.choosing import EngineName, make_engine
 from urst_tiles.engines.torch import Precision
 from urst_tiles.events import Stop
 from urst_tiles.geometry import TilePlan
+from urst_tiles.memory import peak_memory
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.shards import ShardReport, process_shard
 from urst_tiles.sources.base import Source
@@ -72,6 +74,10 @@ class _JobPlugin(WorkerPlugin):
 
     def process(self, shards: Sequence[int]) -> list[ShardReport]:
         """Of the first of them at least; the rest is left where it takes too long or goes wrong."""
+        *reports, last = self._reports(shards)
+        return [*reports, replace(last, process=os.getpid(), memory=peak_memory())]
+
+    def _reports(self, shards: Sequence[int]) -> list[ShardReport]:
         signs = _Signs(lambda shard, pixels: self._sign(shards[0], shard, pixels), shards[0])
         started, reports = time.monotonic(), list[ShardReport]()
         for shard in shards:

@@ -60,6 +60,10 @@ class ShardReport:
     # windows run at a time in the end: fewer than asked for where a GPU's memory ran out; 0 where none were run
     device_peak: int = 0
     # the most bytes of a GPU that the worker has held so far, CUDA's own context left out
+    process: int = 0
+    # number of the process that ran it; 0 where nobody asks for it
+    memory: int = 0
+    # the most bytes that have been resident of that process
 
     @property
     def seconds(self) -> float:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Unpack
 
 from urst_tiles.allocator import return_freed_memory
+from urst_tiles.deployment import Deployment
 from urst_tiles.driving import Patience
 from urst_tiles.errors import InputError
 from urst_tiles.events import Callback, PhaseProgress, PhaseStarted, RunFinished, Stop
@@ -16,10 +17,9 @@ from urst_tiles.joining import Wanted, enter, make_record
 from urst_tiles.ledger import Ledger
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import Part, RunKeywords, RunOptions
-from urst_tiles.output import Output
 from urst_tiles.planning import plan_run
 from urst_tiles.preparing import open_raster
-from urst_tiles.results import RunReport, make_report, peak_memory
+from urst_tiles.results import RunReport, make_report
 from urst_tiles.running import Run, everything_done, is_empty, make_pyramid, make_shards, stop_if_asked, teller
 from urst_tiles.sites import open_site
 from urst_tiles.statistics import Statistics
@@ -30,7 +30,7 @@ from urst_tiles.styles import load_style
 if TYPE_CHECKING:
     from distributed import Client
 
-__all__ = ["RunReport", "choose_network", "peak_memory", "stylize"]
+__all__ = ["RunReport", "choose_network", "stylize"]
 
 
 def stylize(
@@ -88,14 +88,14 @@ def stylize(
     """
     started, tell = time.perf_counter(), teller(callbacks)
     return_freed_memory()
-    wanted, output, exporter = RunOptions(**options), Output.of(target), exporter_for(target)
+    wanted, deployment, exporter = RunOptions(**options), Deployment.of(target, workers), exporter_for(target)
     raster, chosen = open_raster(source, wanted), choose_network(style, network)
     part, cluster = _checked(shards, client, workers, timeout, overwrite=overwrite)
     site = open_site(target, part, scratch)
     site.check(raster)
     if exporter.name != "omezarr" and not Path(site.target).exists():
         exporter.check_target(Path(site.target), overwrite=overwrite)  # where it is there, the run says whose it is
-    run_plan = plan_run(raster, chosen, wanted, output=output, time_it=False)
+    run_plan = plan_run(raster, chosen, wanted, deployment=deployment, time_it=False)
     record = make_record(raster, chosen, run_plan, wanted, statistics)
     own = range(len(run_plan.tiles)) if part is None else part.of_shards(len(run_plan.tiles))
     if not own:
@@ -137,8 +137,6 @@ def _checked(
         )
     if client is not None and workers is not None:
         raise InputError("give either a Dask cluster (--scheduler) or a number of workers (--workers), not both")
-    if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-        raise InputError(f"workers must be a whole number of at least 1, not {workers!r}")
     if timeout is not None and not timeout > 0:
         raise InputError(f"a timeout of {timeout} s is none; give more than 0 seconds")
     return part, client if workers is None else workers

@@ -1,0 +1,44 @@
+"""What a run's target and processes are, as far as its plan goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from urst_tiles.errors import InputError
+from urst_tiles.objects import is_url
+from urst_tiles.stores import Exporter, exporter_for
+
+__all__ = ["Deployment"]
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A format, where it is written, and by how many processes."""
+
+    exporter: Exporter | None = None
+    # what writes the target when the store is whole; None where the store is the target
+    uploaded: bool = False
+    # every shard is held whole, encoded, until an object store has it
+    workers: int = 0
+    # processes that the run starts for its shards; 0: it is one process
+
+    @staticmethod
+    def of(target: str | Path | None, workers: int | None = None) -> Deployment:
+        """
+        Raises:
+            InputError: no format has such a name, or none that can be written there, or there is no such number of
+                workers.
+        """
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise InputError(f"workers must be a whole number of at least 1, not {workers!r}")
+        if target is None:
+            return Deployment(workers=workers or 0)
+        exporter, uploaded = exporter_for(target), is_url(target)
+        if exporter.name == "omezarr":
+            return Deployment(None, uploaded, workers or 0)
+        if uploaded:
+            raise InputError(
+                f"{target}: only an OME-Zarr can be written there; name a .zarr, or a local path for {exporter.title}"
+            )
+        return Deployment(exporter, workers=workers or 0)
