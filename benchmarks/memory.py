@@ -178,6 +178,7 @@ def figure(document: dict[str, Any], path: Path) -> None:
 
     mpl.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import FixedLocator, NullFormatter, StrMethodFormatter
 
     drawing = plt.figure(figsize=(6.4, 4))
     axes = drawing.subplots()
@@ -196,6 +197,10 @@ def figure(document: dict[str, Any], path: Path) -> None:
         label="plan's estimate",
     )
     axes.set(xlabel="megapixels", ylabel="peak memory, GiB", xscale="log", yscale="log", title=document["network"])
+    for axis, ticks in ((axes.xaxis, (1, 10, 100, 1000, 10_000)), (axes.yaxis, (0.5, 1, 2, 4, 8))):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+        axis.set_minor_formatter(NullFormatter())
     axes.grid(visible=True, which="both", alpha=0.3)
     axes.legend()
     drawing.savefig(path, dpi=110, bbox_inches="tight")
