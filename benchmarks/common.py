@@ -8,10 +8,13 @@ import platform
 import subprocess
 import sys
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import psutil
+
+_LIBRARIES = ("urst-tiles", "torch", "openvino", "pyvips", "zarr", "tifffile", "dask", "numpy")
 
 RESULTS = Path(os.environ.get("URST_TILES_RESULTS") or Path(__file__).parent / "results")
 """Where results go; ``python -m benchmarks`` sets the variable for what it starts."""
@@ -25,9 +28,7 @@ def machine() -> dict[str, Any]:
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": platform.system(),
         "python": platform.python_version(),
-        "versions": {
-            name: version(name) for name in ("urst-tiles", "torch", "pyvips", "zarr", "tifffile", "dask", "numpy")
-        },
+        "versions": {name: version(name) for name in _LIBRARIES if find_spec(name.replace("-", "_"))},
         "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
     }
 

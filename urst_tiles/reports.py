@@ -150,7 +150,7 @@ def format_seconds(seconds: float) -> str:
 
 
 def _sum(parts: Iterable[MemoryPart]) -> list[str]:
-    return [f"  {part.name:<22} {format_bytes(part.bytes):>10}  {part.reason}" for part in parts]
+    return [f"  {part.name:<22} {format_bytes(part.bytes):>10}  {part.reason}" for part in parts if part.bytes]
 
 
 def _notes(notes: Iterable[str]) -> list[str]:
