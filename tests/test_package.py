@@ -48,6 +48,7 @@ LAYERS = [
     "scheduling",
     "preparing",
     "trial",
+    "deployment",
     "copies",
     "costs",
     "estimating_gpu",
