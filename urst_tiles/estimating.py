@@ -101,7 +101,7 @@ def estimate_memory(
         in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
     shards = (
         *_shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu),
-        *_upload_parts(layout, held_pixels(tiles, in_flight)[1], deployment),
+        *_shard_uploads(info, tiles, layout, in_flight, deployment),
         *(_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
     )
     phases = [
@@ -113,7 +113,9 @@ def estimate_memory(
             (
                 *runtime,
                 MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"),
-                *_upload_parts(layout, min(layout.shard, layout.width) * min(layout.shard, layout.height), deployment),
+                *_uploads(
+                    _encoded(layout, min(layout.shard, layout.width) * min(layout.shard, layout.height)), deployment
+                ),
             ),
         ),
     ]
@@ -241,10 +243,22 @@ def _of_workers(
     return tuple(MemoryPart(part.name, workers * part.bytes, f"{workers} x {part.reason}") for part in (*own, *shards))
 
 
-def _upload_parts(layout: StoreLayout, pixels: int, deployment: Deployment) -> tuple[MemoryPart, ...]:
-    """Shards that stand encoded, at worst to their own size, until an object store has them."""
-    size = pixels * layout.bands * np.dtype(layout.dtype).itemsize
-    return (MemoryPart("uploads", size, "shards encoded, on their way"),) if deployment.uploaded else ()
+def _shard_uploads(
+    info: RasterInfo, tiles: TilePlan, layout: StoreLayout, in_flight: int, deployment: Deployment
+) -> tuple[MemoryPart, ...]:
+    """What was read of a shard is let go before it is encoded: only what is more than that counts."""
+    read, kept = held_pixels(tiles, in_flight)
+    return _uploads(max(0, _encoded(layout, kept) - read * info.bytes_per_pixel), deployment)
+
+
+def _uploads(size: int, deployment: Deployment) -> tuple[MemoryPart, ...]:
+    return (MemoryPart("uploads", size, "encoded shards, on their way"),) if deployment.uploaded else ()
+
+
+def _encoded(layout: StoreLayout, pixels: int) -> int:
+    """Bytes of shards that stand encoded, at worst to their own size, until an object store has them; a quarter more is
+    what the client holds of them on the way. Measured by benchmarks/memory_matrix.py."""
+    return pixels * layout.bands * np.dtype(layout.dtype).itemsize * 5 // 4
 
 
 def _pinned_part(pixels: int, item: int, *, gpu: bool) -> tuple[MemoryPart, ...]:
