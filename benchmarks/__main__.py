@@ -76,6 +76,7 @@ BENCHMARKS = (
     Benchmark("driver", 6, full="--shards 1000 10000 100000", quick="--shards 200"),
     Benchmark("workers", 8, quick="--megapixels 0.3 --repetitions 1"),
     Benchmark("windows", 3, quick="--windows 256 --repetitions 1"),
+    Benchmark("huge_pages", 3, quick="--repetitions 1"),
     Benchmark("plan_scale", 2, quick="--no-trial"),
     Benchmark("allocator", 2),
     Benchmark("soak", 3, quick="--kills 2"),

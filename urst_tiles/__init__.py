@@ -10,7 +10,12 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from urst_tiles.allocator import ask_for_huge_pages
+
 __version__ = "0.1.0"
+
+# Here, because it must be said before PyTorch takes its first large block.
+ask_for_huge_pages()
 
 # What is logged is for whoever asks for it; the command line has its own words.
 logging.getLogger(__name__).addHandler(logging.NullHandler())

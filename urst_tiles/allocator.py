@@ -8,14 +8,25 @@ the thumbnail of an 85-megapixel JPEG TIFF leaves 128 MiB behind that are nobody
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 
-__all__ = ["RETURNED_BYTES", "can_return_memory", "return_freed_memory"]
+__all__ = ["RETURNED_BYTES", "ask_for_huge_pages", "can_return_memory", "return_freed_memory"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 RETURNED_BYTES = 1 << 20
 """Blocks of this size and more go back to the system when they are freed."""
+
+
+def ask_for_huge_pages() -> None:
+    """Have PyTorch ask Linux for pages of 2 MiB for its large blocks, unless THP_MEM_ALLOC_ENABLE says otherwise.
+
+    Blocks that go back when they are freed come anew for every feature map, page by page: with pages of 4 KiB that is
+    a third of a network's time (benchmarks/huge_pages.py). PyTorch looks at the variable once, at its first large
+    block; processes started from here inherit it.
+    """
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 
 def can_return_memory() -> bool:
