@@ -271,6 +271,7 @@ def plan_command(
     engine: Engine = _DEFAULTS.engine,
     precision: Precision = _DEFAULTS.precision,
     output_profile: OutputProfile = _DEFAULTS.output_profile,
+    trial: Annotated[bool, typer.Option("--trial/--no-trial", help="Try the network to tell the time.")] = True,
     as_json: AsJson = False,
 ) -> None:
     """Print windows, shards, memory, disk and time of a run; touches no pixel."""
@@ -282,6 +283,7 @@ def plan_command(
         _network(network, weights, style, alpha, preserve_color=preserve_color, style_size=style_size),
         target=target,
         workers=workers,
+        time_it=trial,
         window=window,
         halo=halo,
         region=region,

@@ -30,6 +30,9 @@ from urst_tiles.trial import seconds_per_pixel
 __all__ = ["RunPlan", "plan", "plan_run"]
 
 
+_UNTRIED = ("OpenVINO is to be tried on this network when the run begins; PyTorch runs it if the pixels differ",)
+
+
 @dataclass(frozen=True, slots=True)
 class RunPlan:
     """A run before it starts."""
@@ -114,7 +117,8 @@ def plan(
         source: a path, URL, array or Source.
         workers: as for :func:`~urst_tiles.stylize`: the memory is that of all processes.
         target: its name; an export to another format than OME-Zarr is checked and counted.
-        time_it: try the network on a small random picture to estimate the time.
+        time_it: try the network on a small random picture to estimate the time; without, the engine is not tried
+            either, and a run may fall back on PyTorch.
         options: see :class:`~urst_tiles.options.RunOptions`.
 
     Raises:
@@ -123,18 +127,33 @@ def plan(
     """
     wanted = RunOptions(**options)
     return plan_run(
-        open_raster(source, wanted), network, wanted, deployment=Deployment.of(target, workers), time_it=time_it
+        open_raster(source, wanted),
+        network,
+        wanted,
+        deployment=Deployment.of(target, workers),
+        time_it=time_it,
+        settle=time_it or wanted.engine != "auto",
     )
 
 
 def plan_run(
-    source: Source, network: StyleNetwork, options: RunOptions, *, deployment: Deployment, time_it: bool
+    source: Source,
+    network: StyleNetwork,
+    options: RunOptions,
+    *,
+    deployment: Deployment,
+    time_it: bool,
+    settle: bool = True,
 ) -> RunPlan:
-    """:func:`plan`, from values that are checked already."""
+    """:func:`plan`, from values that are checked already.
+
+    Without ``settle`` the engine that is preferred is not tried on this network, which loads and compiles it.
+    """
     info = source.info
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)
-    fitting, refused = _fit_engine(source, network, NetworkCosts.of(network, frozen), options, colours, deployment)
+    costs = NetworkCosts.of(network, frozen)
+    fitting, refused = _fit_engine(source, network, costs, options, colours, deployment, settle=settle)
     tiles = fitting.tiles
     layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
@@ -167,14 +186,19 @@ def _fit_engine(
     options: RunOptions,
     colours: Colours,
     deployment: Deployment,
+    *,
+    settle: bool,
 ) -> tuple[Fitting, tuple[str, ...]]:
-    """What fits, with an engine that was tried on this network, and a sentence where another one was to be preferred.
+    """What fits, with an engine that was tried on this network, and a sentence where another one was to be preferred;
+    or, not to ``settle`` that, what fits with the preferred one.
 
     Raises:
         InputError: the engine asked for is not here, or not for this network.
     """
     engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=source.info.pixels)
     fitting = fit(source, network, costs, options, colours, deployment, engines)
+    if not settle:
+        return fitting, _UNTRIED if fitting.engine == "openvino" else ()
     # bfloat16 is off by levels wherever it is computed: that was asked for.
     reason = why_not(network, fitting.engine) if options.precision == "float32" else None
     if reason is None:
