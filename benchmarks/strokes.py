@@ -94,6 +94,7 @@ def trained(given: argparse.Namespace, stroke: float, folder: Path) -> tuple[Pat
         given.painting,
         folder / f"lambda-{stroke:g}.safetensors",
         vgg=given.vgg,
+        encoder=given.encoder,
         config=config,
         start=given.start,
     )
@@ -143,6 +144,7 @@ def training_facts(given: argparse.Namespace) -> dict[str, Any]:
     return {
         **{name: getattr(given, name) for name in names},
         "painting": given.painting.name,
+        "loss network": [path.name for path in (given.vgg, given.encoder) if path is not None],
         "start": None if given.start is None else given.start.name,
     }
 
@@ -187,6 +189,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--painting", type=Path)
     parser.add_argument("--vgg", type=Path)
+    parser.add_argument("--encoder", type=Path, help="gives the layers of the loss network that --vgg ends before")
     parser.add_argument("--start", type=Path)
     parser.add_argument("--without", type=Path, help="a style trained with λ = 0")
     parser.add_argument("--with", dest="with_", type=Path, help="the same with λ = 1")

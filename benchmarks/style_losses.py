@@ -98,11 +98,13 @@ def main() -> None:
     parser.add_argument("--photos", type=Path, required=True)
     parser.add_argument("--paintings", type=Path, required=True, help="folder that the paintings stand in")
     parser.add_argument("--vgg", type=Path, required=True)
+    parser.add_argument("--encoder", type=Path, help="gives the layers that --vgg ends before")
     parser.add_argument("--weights", type=Path, nargs="*", default=[], help="johnson weights files to compare with")
     parser.add_argument("--cards", action="store_true", help="write the numbers into the styles' cards")
     arguments = parser.parse_args()
     precision = chosen_precision("auto", chosen_device("cpu"))
-    vgg = load_loss_network(arguments.vgg).to(precision).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vgg = load_loss_network(arguments.vgg, encoder=arguments.encoder).to(precision)
+    vgg.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     photos = PhotoFolder(arguments.photos, hold_out=TrainingConfig().hold_out)
     found = {}
     for card in list_styles():

@@ -458,7 +458,6 @@ def test_errors_are_one_clear_line(workshop: Workshop) -> None:
     refused("needs the weights of its VGG encoder", encoder=None)
     refused("takes no --vgg", vgg=vgg)
     refused("needs the weights of a loss network", encoder=None, config=TrainingConfig())
-    refused("leave out --encoder", vgg=vgg, config=TrainingConfig())
     empty = workshop.folder / "empty"
     empty.mkdir()
     refused("holds no paintings; put the paintings to train on there", paintings=empty)

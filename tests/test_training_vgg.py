@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.support import SHARED
-from tests.training_support import save_vgg, vgg_state
+from tests.training_support import save_encoder, save_vgg, vgg_state
 from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.training.encoders import load_encoder
 from urst_tiles.training.vgg import load_loss_network
 
 CAFFE_FILE = SHARED / "weights" / "vgg19" / "vgg19_caffe_conv1_1-conv3_4.pth"
@@ -49,6 +50,31 @@ def test_a_short_file_compares_strokes_where_it_ends_and_says_so(
     assert network.stroke_layer == "relu3_4"
     assert "relu4_1 is not in" in caplog.text
     assert "relu3_4" in caplog.text
+
+
+def test_an_encoder_gives_the_layers_that_the_file_ends_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, encoder = save_vgg(tmp_path / "vgg.pth", layers=8), save_encoder(tmp_path / "encoder.pth", layers=9)
+    with caplog.at_level(logging.INFO, "urst_tiles"):
+        network = load_loss_network(path, encoder=encoder)
+    assert network.layers == (*load_loss_network(path).layers, "relu4_1")
+    assert network.stroke_layer == "relu4_1"
+    assert "relu4_1 is not in" not in caplog.text
+    image = torch.rand(1, 3, 32, 24)
+    found = network(image, ["relu1_1", "relu4_1"])
+    assert torch.equal(found["relu1_1"], load_loss_network(path)(image, ["relu1_1"])["relu1_1"])
+    torch.testing.assert_close(found["relu4_1"], load_encoder(encoder).features(image, ["relu4_1"])["relu4_1"])
+
+
+def test_an_encoder_alone_is_a_loss_network(tmp_path: Path) -> None:
+    encoder, image = save_encoder(tmp_path / "encoder.pth", layers=9), torch.rand(1, 3, 32, 24)
+    network = load_loss_network(None, encoder=encoder)
+    assert network.layers == load_encoder(encoder).layers
+    expected = load_encoder(encoder).features(image, ["relu1_2", "relu3_1"])
+    torch.testing.assert_close(dict(network(image, ["relu3_1", "relu1_2"])), expected)
+    with pytest.raises(InputError, match="a loss network needs weights"):
+        load_loss_network(None)
 
 
 @pytest.mark.skipif(not CAFFE_FILE.exists(), reason="needs shared/weights/vgg19")

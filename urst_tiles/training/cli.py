@@ -43,7 +43,7 @@ def train_command(
         typer.Option(
             "--encoder",
             help="adain, linear-wct: VGG weights, vgg_normalised.pth or another. The decoder begins at the deepest of "
-            "relu4_1, relu3_1, relu2_1 in it.",
+            "relu4_1, relu3_1, relu2_1 in it. johnson: the layers that --vgg ends before, or all.",
         ),
     ] = None,
     vgg_pixels: Annotated[

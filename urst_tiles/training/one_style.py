@@ -21,7 +21,8 @@ __all__ = ["prepare_one_style"]
 
 def prepare_one_style(
     style: str | Path,
-    vgg: str | Path,
+    vgg: str | Path | None,
+    encoder: str | Path | None,
     pixels: PixelRange | Literal["auto"],
     start: str | Path | None,
     config: TrainingConfig,
@@ -29,7 +30,7 @@ def prepare_one_style(
     precision: torch.dtype,
 ) -> tuple[JohnsonRecipe, dict[str, str]]:
     """The recipe, and hashes of what decides the result."""
-    loss_network = load_loss_network(vgg, pixels=pixels)
+    loss_network = load_loss_network(vgg, pixels=pixels, encoder=encoder)
     painting = read_painting(style, config.style_size, config.style_median)
     facts = {
         "loss network": state_dict_hash(loss_network.state_dict()),

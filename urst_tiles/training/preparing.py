@@ -49,10 +49,11 @@ class Given:
             raise InputError(f"method {method!r} needs the weights of its VGG encoder (--encoder vgg_normalised.pth)")
         if config.any_style and self.vgg is not None:
             raise InputError(f"method {method!r} takes no --vgg: its encoder is its loss network; give it as --encoder")
-        if not config.any_style and self.vgg is None:
-            raise InputError(f"method {method!r} needs the weights of a loss network (--vgg vgg19.pth)")
-        if not config.any_style and self.encoder is not None:
-            raise InputError(f"method {method!r} has no encoder of its own; leave out --encoder")
+        if self.vgg is None and self.encoder is None:
+            raise InputError(
+                f"method {method!r} needs the weights of a loss network (--vgg vgg19.pth, --encoder vgg_normalised.pth "
+                "or both)"
+            )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -107,7 +108,7 @@ def prepare(
         recipe, more = any_style.recipe, any_style.facts
     else:
         recipe, more = prepare_one_style(
-            given.style, given.vgg or "", given.pixels, given.start, config, device, precision
+            given.style, given.vgg, given.encoder, given.pixels, given.start, config, device, precision
         )
     return Prepared(recipe, photos, config, device, {**facts, **more}, _working_folder(given.out), any_style)
 

@@ -68,7 +68,8 @@ def train_style(
         vgg: for Johnson's networks, weights of the loss network, see
             :func:`~urst_tiles.training.vgg.load_loss_network`.
         encoder: for AdaIN and LinearWCT, weights of the encoder, which is the loss network too; the decoder begins
-            where they end, see :func:`~urst_tiles.training.encoders.load_encoder`.
+            where they end, see :func:`~urst_tiles.training.encoders.load_encoder`. For Johnson's networks it gives the
+            layers of the loss network that ``vgg`` does not have.
         pixels: what the loss network was trained with.
         config: see :class:`TrainingConfig`; its method is what is trained.
         card: what is known of the painting; name, method, width and losses are filled in.

@@ -1,10 +1,13 @@
-"""The loss network: VGG19's convolutions up to the deepest layer that a weights file holds, features by name.
+"""The loss network: VGG19's convolutions up to the deepest layer that weights files hold, features by name.
 
 Simonyan, Zisserman: "Very Deep Convolutional Networks for Large-Scale Image Recognition", ICLR 2015. Two sets of
 weights are in use and want different pixels:
 
 - torchvision's: RGB in [0, 1] minus ImageNet's mean, over its deviation;
 - the authors' own, converted from Caffe: BGR, 0 to 255, minus the mean.
+
+Layers past the end of that file can come from an encoder of style transfer: VGG19 too, normalised (Li et al., NeurIPS
+2017), or distilled to a quarter of its channels (Wang et al., CVPR 2020).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from torch.nn import functional
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.checkpoints import load_state_dict
 from urst_tiles.networks.normalization import ChannelAffine
+from urst_tiles.training.encoders import Encoder, load_encoder
 
 __all__ = ["STROKE_LAYER", "LossNetwork", "PixelRange", "load_loss_network"]
 
@@ -55,11 +59,14 @@ class LossNetwork(nn.Module):
     Parameters:
         weights: (weight, bias) of conv1_1, conv1_2, conv2_1, … in order, as many as there are.
         pixels: what they were trained with.
+        encoder: gives the layers that ``weights`` end before.
     """
 
-    def __init__(self, weights: Iterable[tuple[Tensor, Tensor]], pixels: PixelRange) -> None:
+    def __init__(
+        self, weights: Iterable[tuple[Tensor, Tensor]], pixels: PixelRange, encoder: Encoder | None = None
+    ) -> None:
         super().__init__()
-        self.pixels = pixels
+        self.pixels, self.encoder = pixels, encoder
         self.convolutions = nn.ModuleDict()
         for name, (weight, bias) in zip(_NAMES, weights, strict=False):
             conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
@@ -71,7 +78,16 @@ class LossNetwork(nn.Module):
     @property
     def layers(self) -> tuple[str, ...]:
         """Names that features can be asked by: "relu1_1" … the deepest."""
+        return (*self._own, *self._borrowed)
+
+    @property
+    def _own(self) -> tuple[str, ...]:
         return tuple(f"relu{name}" for name in self.convolutions)
+
+    @property
+    def _borrowed(self) -> tuple[str, ...]:
+        own = self._own
+        return tuple(name for name in self.encoder.layers if name not in own) if self.encoder is not None else ()
 
     @property
     def stroke_layer(self) -> str:
@@ -92,8 +108,16 @@ class LossNetwork(nn.Module):
         """
         wanted = set(layers)
         self.check(wanted)
-        x = self.range_in(image.flip(1) if self.pixels == "caffe" else image)
-        x = x.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
+        features = self._of_encoder(image, wanted.intersection(self._borrowed))
+        return self._of_own(image, wanted.intersection(self._own)) | features
+
+    def _of_encoder(self, image: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+        if self.encoder is None or not wanted:
+            return {}
+        return self.encoder.features(self._as_weights(image), wanted)
+
+    def _of_own(self, image: Tensor, wanted: set[str]) -> dict[str, Tensor]:
+        x = self._as_weights(self.range_in(image.flip(1) if self.pixels == "caffe" else image))
         features: dict[str, Tensor] = {}
         for name, conv in self.convolutions.items():
             if len(features) == len(wanted):
@@ -105,19 +129,41 @@ class LossNetwork(nn.Module):
                 features[f"relu{name}"] = x
         return features
 
+    def _as_weights(self, image: Tensor) -> Tensor:
+        return image.to(next(self.parameters()).dtype, memory_format=torch.channels_last)
 
-def load_loss_network(path: str | Path, *, pixels: PixelRange | Literal["auto"] = "auto") -> LossNetwork:
+
+def load_loss_network(
+    path: str | Path | None, *, pixels: PixelRange | Literal["auto"] = "auto", encoder: str | Path | None = None
+) -> LossNetwork:
     """Read VGG19 weights: names as torchvision has them ("features.0.weight") or as Caffe has them ("conv1_1.weight").
 
     Fully connected layers are left out. A file may end after any convolution. ``pixels`` says what the weights were
     trained with; "auto" tells by names and, where a converted file carries torchvision's names, by the first values.
 
+    ``encoder`` is a file that :func:`~urst_tiles.training.encoders.load_encoder` reads. It gives the layers that
+    ``path`` does not have, all of them where ``path`` is None.
+
     Raises:
-        InputError: ``pixels`` is unknown.
-        NetworkError: the file cannot be read or holds another network.
+        InputError: ``pixels`` is unknown, or there is neither file.
+        NetworkError: a file cannot be read or holds another network.
     """
     if pixels not in ("auto", *get_args(PixelRange)):
         raise InputError(f"pixel range {pixels!r} is unknown; use auto, {', '.join(get_args(PixelRange))}")
+    if path is None and encoder is None:
+        raise InputError("a loss network needs weights: those of VGG19, those of an encoder of style transfer, or both")
+    convolutions, found = _read(path) if path is not None else ([], "torchvision")
+    deeper = load_encoder(encoder) if encoder is not None else None
+    network = LossNetwork(convolutions, found if pixels == "auto" else pixels, deeper)
+    if path is not None:
+        _log.info("loss network %s: VGG19 up to %s, pixels as %s has them", path, network.layers[-1], network.pixels)
+    if network.stroke_layer != STROKE_LAYER:
+        _log.info("%s is not in %s: strokes are compared at %s", STROKE_LAYER, path or encoder, network.stroke_layer)
+    return network
+
+
+def _read(path: str | Path) -> tuple[list[tuple[Tensor, Tensor]], PixelRange]:
+    """Weights in order, and what they seem to have been trained with."""
     state = load_state_dict(path)
     convolutions, named_by_caffe = _convolutions(state)
     if not convolutions:
@@ -126,12 +172,7 @@ def load_loss_network(path: str | Path, *, pixels: PixelRange | Literal["auto"] 
             f"(first names: {', '.join(list(state)[:3])})"
         )
     _check_shapes(convolutions, path)
-    found: PixelRange = "caffe" if named_by_caffe or _is_caffe(convolutions[0][1]) else "torchvision"
-    network = LossNetwork(convolutions, found if pixels == "auto" else pixels)
-    _log.info("loss network %s: VGG19 up to %s, pixels as %s has them", path, network.layers[-1], network.pixels)
-    if network.stroke_layer != STROKE_LAYER:
-        _log.info("%s is not in %s: strokes are compared at %s", STROKE_LAYER, path, network.stroke_layer)
-    return network
+    return convolutions, "caffe" if named_by_caffe or _is_caffe(convolutions[0][1]) else "torchvision"
 
 
 def _convolutions(state: Mapping[str, Tensor]) -> tuple[list[tuple[Tensor, Tensor]], bool]:
