@@ -23,7 +23,7 @@ from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, Source
 
-__all__ = ["UNTILED", "area_mean", "shrink_by_strips", "thumbnail_bytes", "thumbnail_size"]
+__all__ = ["UNTILED", "Shrink", "area_mean", "shrink_by_strips", "thumbnail_bytes", "thumbnail_size"]
 
 UNTILED = (256, 256)
 """(width, height) taken for the blocks of a raster that names none."""
@@ -68,12 +68,10 @@ def area_mean(
     """
     if not (1 <= out_size[0] <= size[0] and 1 <= out_size[1] <= size[1]):
         raise InputError(f"{size[0]} x {size[1]} pixels cannot be shrunk to {out_size[0]} x {out_size[1]}")
-    shrink = _Shrink(size, out_size, bands, dtype, columns or range(out_size[0]))
+    shrink = Shrink(size, out_size, bands, dtype, columns or range(out_size[0]))
     for block in blocks:
         shrink.add(block)
-    if shrink.row != size[1]:
-        raise InputError(f"{shrink.row} of {size[1]} rows arrived")
-    return shrink.out
+    return shrink.result()
 
 
 def shrink_by_strips(
@@ -148,7 +146,7 @@ def _blocks(read: Callable[[Window], Pixels], size: tuple[int, int], columns: ra
         yield read(Window(columns.start, row, len(columns), min(rows, size[1] - row)))
 
 
-class _Shrink:
+class Shrink:
     """The state of one pass: the output row that is being summed, and the finished ones."""
 
     def __init__(
@@ -195,6 +193,16 @@ class _Shrink:
             self.out[self._done] = self._mean_of_columns()
             self._done += 1
             self._sums = rest
+
+    def result(self) -> Pixels:
+        """(height, width, bands), when all rows were added.
+
+        Raises:
+            InputError: they were not.
+        """
+        if self.row != self.height:
+            raise InputError(f"{self.row} of {self.height} rows arrived")
+        return self.out
 
     def _mean_of_columns(self) -> NDArray[np.uint64]:
         """The output row under way, (out_width, bands), rounded."""

@@ -7,16 +7,19 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyvips
+import tifffile
 
 from urst_tiles.errors import SourceError
-from urst_tiles.sources.base import RasterInfo, Source
+from urst_tiles.sources.base import Pixels, RasterInfo, Source
 from urst_tiles.sources.masked import MaskedSource
-from urst_tiles.sources.vips import VipsSource
+from urst_tiles.sources.shrink import Shrink, thumbnail_size
+from urst_tiles.sources.vips import VipsSource, oriented, stored_size, streamed_rows
 from urst_tiles.sources.vips_image import why
 from urst_tiles.sources.vips_reader import WindowReader
 from urst_tiles.sources.vips_values import Opening
@@ -24,7 +27,9 @@ from urst_tiles.sources.vips_values import Opening
 __all__ = ["spool", "spool_bytes"]
 
 _TILE = 256
-"""Side of the copy's tiles: while it is written, two rows of them are in memory."""
+"""Side of the copy's tiles: while it is written, a row of them is in memory."""
+_ORIENTATION = 274
+"""EXIF's tag."""
 
 
 def spool_bytes(source: Source) -> int:
@@ -39,13 +44,19 @@ def spool_bytes(source: Source) -> int:
     return across * down * (_TILE * _TILE * info.bytes_per_pixel + 16) + len(info.icc_profile or b"") + 65536
 
 
-def spool(source: Source, folder: str | os.PathLike[str], *, progress: Callable[[int], None] | None = None) -> Source:
+def spool(
+    source: Source,
+    folder: str | os.PathLike[str],
+    *,
+    thumbnail: int | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> Source:
     """A source with the pixels and facts of ``source`` and with random access; ``source`` itself where it has that.
 
     The copy is an uncompressed tiled BigTIFF in ``folder``. It gets its name when it is complete; one that is already
-    there for the same state of the same file is used again. ``progress`` is called now and then with the pixels
-    copied so far; what it raises stops the copying and is raised again. A progressive JPEG or an interlaced PNG is
-    held in memory whole by its decoder.
+    there for the same state of the same file is used again. The ``thumbnail`` of this short side is made of the same
+    rows while they are copied. ``progress`` is called now and then with the pixels copied so far; what it raises stops
+    the copying and is raised again. A progressive JPEG or an interlaced PNG is held in memory whole by its decoder.
 
     Raises:
         SourceError: the raster is truncated or damaged, or the copy cannot be written (a full disk).
@@ -59,24 +70,32 @@ def spool(source: Source, folder: str | os.PathLike[str], *, progress: Callable[
         raise SourceError(f"{source.name} has no random access, and only raster files can be copied to tiles")
     key = hashlib.sha256(json.dumps([source.path, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]
     target = Path(folder) / f"spool-{key}.tif"
+    made: dict[int, Pixels] = {}
     if not _is_complete(target, source.info):
-        _write(source, target, progress)
-    return _SpooledSource(source, target)
+        made = _write(source, target, thumbnail, progress)
+    return _SpooledSource(source, target, made)
 
 
 class _SpooledSource(VipsSource):
     """Reads the copy and speaks for the original: its name, its fingerprint, its facts."""
 
-    def __init__(self, original: VipsSource, copy: Path) -> None:
+    def __init__(self, original: VipsSource, copy: Path, thumbnails: dict[int, Pixels]) -> None:
         super().__init__(copy)
-        self._original = original
+        self._original, self._thumbnails = original, thumbnails
         self._name = original.name
         copied = self._info
         self._info = dataclasses.replace(original.info, random_access=True, tile=copied.tile)
         self._reader = WindowReader(Opening(self.path, original.name, self.facts), self._info, copied.bytes_per_pixel)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_thumbnails": {}}  # workers need none
+
     def fingerprint(self) -> dict[str, Any]:
         return self._original.fingerprint()
+
+    def thumbnail(self, short_side: int) -> Pixels:
+        known = self._thumbnails.get(short_side)
+        return super().thumbnail(short_side) if known is None else known.copy()
 
 
 def _is_complete(target: Path, info: RasterInfo) -> bool:
@@ -90,11 +109,20 @@ def _is_complete(target: Path, info: RasterInfo) -> bool:
     return same and found.random_access and target.stat().st_size >= info.pixels * info.bytes_per_pixel
 
 
-def _write(source: VipsSource, target: Path, progress: Callable[[int], None] | None) -> None:
+def _write(
+    source: VipsSource, target: Path, short_side: int | None, progress: Callable[[int], None] | None
+) -> dict[int, Pixels]:
+    """The copy; returns the thumbnail by its short side, where one is wanted."""
     partial = target.with_name(f"{target.stem}.{os.getpid()}.partial.tif")
+    info = source.info
+    size = stored_size((info.width, info.height), info.orientation)
+    shrink = None
+    if short_side is not None:
+        small = stored_size(thumbnail_size(info.width, info.height, short_side), info.orientation)
+        shrink = Shrink(size, small, info.bands, info.dtype, range(small[0]))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        _copy(source, partial, progress)
+        _write_tiles(partial, info, size, _tiles(source, shrink, progress))
         with partial.open("rb+") as file:
             os.fsync(file.fileno())  # before the name: a power cut must not leave a named file without its pixels
         partial.replace(target)
@@ -105,47 +133,53 @@ def _write(source: VipsSource, target: Path, progress: Callable[[int], None] | N
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+    return {} if shrink is None or short_side is None else {short_side: oriented(shrink.result(), info.orientation)}
 
 
-def _copy(source: VipsSource, partial: Path, progress: Callable[[int], None] | None) -> None:
+def _tiles(source: VipsSource, shrink: Shrink | None, progress: Callable[[int], None] | None) -> Iterator[Pixels]:
+    """Tiles row by row, each whole: (256, 256, bands)."""
+    done = 0
+    for rows in _tile_rows(source, shrink):
+        done += rows.shape[0] * rows.shape[1]
+        if progress is not None:
+            progress(done)
+        for col in range(0, rows.shape[1], _TILE):
+            part = rows[:, col : col + _TILE]
+            tile = np.zeros((_TILE, _TILE, rows.shape[2]), rows.dtype)
+            tile[: part.shape[0], : part.shape[1]] = part
+            yield tile
+
+
+def _tile_rows(source: VipsSource, shrink: Shrink | None) -> Iterator[Pixels]:
+    """256 rows at a time, in one array that is filled anew; fewer at the end."""
+    info = source.info
+    (width, height), done, held = stored_size((info.width, info.height), info.orientation), 0, 0
+    rows: Pixels = np.empty((_TILE, width, info.bands), info.dtype)
+    for block in streamed_rows(source):
+        if shrink is not None:
+            shrink.add(block)
+        while len(block):
+            taken = min(_TILE - held, len(block))
+            rows[held : held + taken] = block[:taken]
+            block, held, done = block[taken:], held + taken, done + taken
+            if held == _TILE or done == height:
+                yield rows[:held]
+                held = 0
+
+
+def _write_tiles(partial: Path, info: RasterInfo, size: tuple[int, int], tiles: Iterator[Pixels]) -> None:
     # Pixels are copied as they lie in the file, with the orientation tag beside them: turning needs random access.
-    image = source.opening.presented("sequential").image.copy()
-    watch = _Watch(image, progress) if progress is not None else None
-    try:
-        image.tiffsave(
-            str(partial), tile=True, tile_width=_TILE, tile_height=_TILE, bigtiff=True, compression="none", keep="icc"
-        )
-    except pyvips.Error:
-        if watch is not None and watch.raised is not None:
-            raise watch.raised from None
-        raise
-    if watch is not None:
-        watch.finish(source.info.pixels)
-
-
-class _Watch:
-    """Passes libvips' progress on. An exception cannot pass through libvips: it is kept, and libvips told to stop."""
-
-    def __init__(self, image: Any, progress: Callable[[int], None]) -> None:
-        self.raised: BaseException | None = None
-        self._progress = progress
-        self._done = 0  # pixels, as told last
-        image.set_progress(True)
-        image.signal_connect("eval", self._hear)
-
-    def _hear(self, image: Any, state: Any) -> None:
-        done = int(state.npels)
-        if self.raised is not None or done <= self._done:
-            return
-        self._done = done
-        try:
-            self._progress(done)
-        except BaseException as error:  # noqa: BLE001
-            self.raised = error
-            image.set_kill(True)
-
-    def finish(self, pixels: int) -> None:
-        if self.raised is not None:
-            raise self.raised
-        if self._done < pixels:
-            self._progress(pixels)
+    tifffile.imwrite(
+        partial,
+        tiles,
+        shape=(size[1], size[0], *((info.bands,) if info.bands > 1 else ())),
+        dtype=info.dtype,
+        bigtiff=True,
+        tile=(_TILE, _TILE),
+        photometric="rgb" if info.colour == "rgb" else "minisblack",
+        planarconfig="contig" if info.bands > 1 else None,
+        extrasamples=["unassalpha"] if info.alpha else None,
+        extratags=[(_ORIENTATION, "H", 1, info.orientation, True)],
+        metadata=None,
+        software=False,
+    )

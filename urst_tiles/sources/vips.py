@@ -30,7 +30,7 @@ from urst_tiles.sources.vips_image import (
 from urst_tiles.sources.vips_reader import WindowReader
 from urst_tiles.sources.vips_values import Opening
 
-__all__ = ["VipsSource", "check_file"]
+__all__ = ["VipsSource", "check_file", "oriented", "stored_size", "streamed_rows"]
 
 _MAX_TILE_BYTES = 1 << 30
 """A larger tile is damage, or was not made to be read by windows."""
@@ -92,7 +92,7 @@ class VipsSource:
             )
         self._reader = WindowReader(self.opening, self._info, pixel_bytes)
         self._pixel_bytes = pixel_bytes
-        self._decoded_whole = decodes_whole(image, loader)
+        self.decoded_whole = decodes_whole(image, loader)
 
     @property
     def info(self) -> RasterInfo:
@@ -130,7 +130,7 @@ class VipsSource:
     @property
     def stream_bytes(self) -> int:
         """Upper bound, in bytes, of what decoding it once from top to bottom takes: to spool it, or to shrink it."""
-        whole = 2 * self._info.pixels * self._pixel_bytes if self._decoded_whole else 0
+        whole = 2 * self._info.pixels * self._pixel_bytes if self.decoded_whole else 0
         return whole + _STREAM_SLACK
 
     def thumbnail(self, short_side: int) -> Pixels:
@@ -183,7 +183,7 @@ class VipsSource:
         )
         if not same:
             return None
-        size = _turned(level.size, self._info.orientation)
+        size = stored_size(level.size, self._info.orientation)
         tile = _tile(image, self._info.orientation)
         info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
         return WindowReader(opening, info, self._pixel_bytes), size, tile
@@ -192,17 +192,16 @@ class VipsSource:
         """Decoded once from top to bottom; the rows come as stored, so the result is turned at the end."""
         info = self._info
         try:
-            image = self.opening.presented("sequential").image
             out = area_mean(
-                _rows(image, info),
-                (image.width, image.height),
-                _turned(out_size, info.orientation),
+                streamed_rows(self),
+                stored_size((info.width, info.height), info.orientation),
+                stored_size(out_size, info.orientation),
                 bands=info.bands,
                 dtype=info.dtype,
             )
         except pyvips.Error as error:
             raise SourceError(f"cannot read {self._name}: {why(error)}") from error
-        return _orient(out, info.orientation)
+        return oriented(out, info.orientation)
 
 
 def check_file(path: str) -> None:
@@ -261,7 +260,7 @@ def _info(
     if resolution is not None:
         of_level = resolution[0] * image.width / full[0], resolution[1] * image.height / full[1]
         resolution = (of_level[1], of_level[0]) if orientation > 4 else of_level
-    width, height = _turned((image.width, image.height), orientation)
+    width, height = stored_size((image.width, image.height), orientation)
     notes = list(presented.notes)
     if decodes_whole(image, loader) and image.width * image.height > _LARGE_PIXELS:
         notes.append("Its decoder holds a file of this kind in memory whole, even to copy it to tiles.")
@@ -282,7 +281,7 @@ def _info(
         icc_profile=presented.icc_profile,
         resolution=resolution,
         orientation=orientation,
-        levels=tuple(_turned(level.size, orientation) for level in levels),
+        levels=tuple(stored_size(level.size, orientation) for level in levels),
         random_access=is_random_access(path, loader),
         tile=_tile(image, orientation),
         format=loader.removesuffix("_source").removesuffix("_buffer").removesuffix("load"),
@@ -295,15 +294,27 @@ def _info(
 def _tile(image: Any, orientation: int) -> tuple[int, int] | None:
     if "tile-width" not in image.get_fields():
         return None
-    return _turned((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
+    return stored_size((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
 
 
-def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+def stored_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     """Orientations 5 to 8 exchange the sides."""
     return (size[1], size[0]) if orientation > 4 else size
 
 
-def _rows(image: Any, info: RasterInfo) -> Iterator[Pixels]:
+def streamed_rows(source: VipsSource) -> Iterator[Pixels]:
+    """The raster from top to bottom in blocks of whole rows, (rows, width, bands), orientation not applied. A block is
+    of about 1 MiB.
+
+    Raises:
+        pyvips.Error: it is truncated or damaged.
+        SourceError: it is not what it was when it was opened.
+    """
+    info, image = source.info, source.opening.presented("sequential").image
+    expected = (*stored_size((info.width, info.height), info.orientation), info.bands)
+    found = image.width, image.height, image.bands
+    if found != expected:
+        raise SourceError(f"{source.name} has changed since it was opened: it was {expected} and is {found}")
     region = pyvips.Region.new(image)
     step = max(1, min(image.height, _STREAM_BYTES // (image.width * info.bytes_per_pixel)))
     for row in range(0, image.height, step):
@@ -313,7 +324,7 @@ def _rows(image: Any, info: RasterInfo) -> Iterator[Pixels]:
         yield block
 
 
-def _orient(pixels: Pixels, orientation: int) -> Pixels:
+def oriented(pixels: Pixels, orientation: int) -> Pixels:
     """Apply an EXIF orientation to (height, width, bands)."""
     if orientation > 4:
         pixels = pixels.transpose(1, 0, 2)
