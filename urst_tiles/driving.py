@@ -100,6 +100,8 @@ class Driver:
     on_tiles: Callable[[int, int], None] | None
     stop: Stop
     patience: Patience
+    grouped: bool = True
+    # whether quick shards may go several to a task
     inbox: queue.SimpleQueue[Sign | tuple[int, Future[Any]]] = field(default_factory=queue.SimpleQueue)
     _flights: dict[int, _Flight] = field(default_factory=dict)
     # by first shard
@@ -153,7 +155,7 @@ class Driver:
 
     def _together(self) -> int:
         """Shards in the next task."""
-        if self._reported < _ALONE:
+        if self._reported < _ALONE or not self.grouped:
             return 1
         return max(1, min(int(TASK_SECONDS / max(self._seconds, 1e-6)), _MOST))
 

@@ -14,15 +14,17 @@ from urst_tiles.costs import NetworkCosts, activations, padding
 from urst_tiles.deployment import Deployment
 from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.estimating_gpu import estimate_gpu
+from urst_tiles.estimating_reading import reading_part, shrinking_part, spool_parts
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
-from urst_tiles.shards import held_pixels, largest_batch, read_side
+from urst_tiles.shards import held_pixels, largest_batch
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
-from urst_tiles.sources.shrink import thumbnail_bytes, thumbnail_size
+from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
 from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
+from urst_tiles.unpacking import Unpacking
 
 __all__ = ["estimate_memory", "store_layout"]
 
@@ -73,6 +75,7 @@ def estimate_memory(
     wide: bool = True,
     engine: str = "torch",
     colours: Colours = AS_THEY_ARE,
+    unpacking: Unpacking = "none",
 ) -> MemoryEstimate:
     """What a run with these settings holds at most, phase by phase.
 
@@ -101,11 +104,12 @@ def estimate_memory(
         in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
     shards = (
         *_shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu),
+        reading_part(source, tiles, in_flight, unpacking),
         *_shard_uploads(info, tiles, layout, in_flight, deployment),
         *(_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
     )
     phases = [
-        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours)),
+        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours, unpacking)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
         MemoryPhase("shards", runtime + _of_workers(shards, costs, engine, workers, gpu=gpu)),
         MemoryPhase(
@@ -122,9 +126,8 @@ def estimate_memory(
     if costs.style:
         # Before the plan: what it took then is part of the process's peak. Again in the run for the raster's colours.
         phases[:0] = [MemoryPhase(name, runtime + parts) for name, parts in _style_parts(source, costs, thumbnail)]
-    if not info.random_access:
-        unpacking = MemoryPart("spool", _stream_bytes(source), "the raster's rows being unpacked")
-        phases.insert(0, MemoryPhase("spool", (*runtime, unpacking)))
+    if unpacking == "spool":
+        phases.insert(0, MemoryPhase("spool", (*runtime, *spool_parts(source, thumbnail))))
     exporter = deployment.exporter
     if exporter is not None:
         taken = exporter.memory_bytes(layout, ExportOptions())
@@ -133,17 +136,11 @@ def estimate_memory(
     return MemoryEstimate(tuple(phases), estimate_gpu(info, costs, tiles, batch, wide=wide) if gpu else None)
 
 
-def _stream_bytes(source: Source) -> int:
-    """What unpacking takes; a source that does not say decodes the whole raster."""
-    stated: int | None = getattr(source, "stream_bytes", None)
-    return source.info.pixels * source.info.bytes_per_pixel if stated is None else stated
-
-
-def _thumbnail_parts(source: Source, short_side: int, colours: Colours) -> tuple[MemoryPart, ...]:
+def _thumbnail_parts(source: Source, short_side: int, colours: Colours, unpacking: Unpacking) -> tuple[MemoryPart, ...]:
     width, height = thumbnail_size(source.info.width, source.info.height, short_side)
     return (
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel, f"{width} x {height} px"),
-        MemoryPart("source", thumbnail_bytes(source, short_side), "strips of the raster being shrunk"),
+        shrinking_part(source, short_side, unpacking),
         *_colour_part(colours, source.info, width * height, 0),
     )
 
@@ -220,9 +217,6 @@ def _shard_parts(
             colours, info, batch * side_x * side_y, min(tiles.core, side_x) * min(tiles.core, side_y), in_flight
         ),
         MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
-        MemoryPart(
-            "source", in_flight * source.cache_bytes(min(read_side(tiles), info.width)), f"{in_flight} readers' caches"
-        ),
     )
 
 

@@ -18,6 +18,7 @@ from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
+from urst_tiles.unpacking import Unpacking, ways_to_unpack
 
 __all__ = ["GPU_BATCH", "Fitting", "fit"]
 
@@ -39,6 +40,7 @@ class Fitting:
     room: int | None
     # of the GPU's memory, in bytes: its budget, or what is free; None on a CPU
     engine: EngineName
+    unpacking: Unpacking
 
 
 def fit(
@@ -61,7 +63,9 @@ def fit(
     least = options.batch or 1
     hosts: list[int] = []
     devices: list[int] = []
-    for tiles, batch, in_flight, engine in _candidates(source.info, network, options, engines, gpu=gpu):
+    for (tiles, batch, in_flight, engine), unpacking in _unpacked(
+        _candidates(source.info, network, options, engines, gpu=gpu), source, deployment
+    ):
         memory = estimate_memory(
             source,
             costs,
@@ -74,6 +78,7 @@ def fit(
             wide=options.precision in ("float32", "tf32"),
             engine=engine,
             colours=colours,
+            unpacking=unpacking,
         )
         # What is free is no promise: it decides the batch only. Windows decide pixels, and must not hang on it.
         if memory.device and room and memory.device.bytes > room and (options.device_budget or batch > least):
@@ -81,7 +86,7 @@ def fit(
         elif options.budget is not None and memory.bytes > options.budget:
             hosts.append(memory.bytes)
         else:
-            return Fitting(tiles, batch, in_flight, memory, room, engine)
+            return Fitting(tiles, batch, in_flight, memory, room, engine, unpacking)
     if hosts:
         raise _too_small(options.budget or 0, min(hosts), "memory")
     raise _too_small(options.device_budget or 0, min(devices), "device-memory")
@@ -96,9 +101,21 @@ def _too_small(budget: int, needed: int, option: str) -> MemoryBudgetError:
     )
 
 
+_Candidate = tuple[TilePlan, int, int, EngineName]
+
+
+def _unpacked(
+    candidates: Iterator[_Candidate], source: Source, deployment: Deployment
+) -> Iterator[tuple[_Candidate, Unpacking]]:
+    """Each with every way to come to the raster's windows, the preferred one first."""
+    for candidate in candidates:
+        for way in ways_to_unpack(source, candidate[0], deployment):
+            yield candidate, way
+
+
 def _candidates(
     info: RasterInfo, network: StyleNetwork, options: RunOptions, engines: tuple[EngineName, ...], *, gpu: bool
-) -> Iterator[tuple[TilePlan, int, int, EngineName]]:
+) -> Iterator[_Candidate]:
     """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then another engine,
     then smaller windows."""
     largest = options.batch or (GPU_BATCH if gpu else 1)

@@ -23,6 +23,7 @@ from urst_tiles.sites import Site
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.spool import spool
 from urst_tiles.statistics import Statistics
+from urst_tiles.unpacking import banded
 
 __all__ = ["Wanted", "enter", "make_record"]
 
@@ -95,7 +96,7 @@ def _begin(wanted: Wanted, record: RunRecord, tell: Callback, stop: Stop, *, res
     """
     site, source, plan = wanted.site, wanted.source, wanted.plan
     with _removed_on_error(site, keep=resume):
-        readable = _readable(wanted, tell, stop)
+        readable = _readable(wanted, tell, stop, measured=resume or wanted.statistics is not None)
         statistics = site.statistics() if resume else wanted.statistics
         if not resume:
             tell(PhaseStarted("statistics"))
@@ -106,13 +107,21 @@ def _begin(wanted: Wanted, record: RunRecord, tell: Callback, stop: Stop, *, res
         return Run(readable, plan, wanted.options, site, record, frozen, used, site.store(), resume)
 
 
-def _readable(wanted: Wanted, tell: Callback, stop: Stop) -> Source:
-    """The raster itself, or its unpacked copy."""
-    if wanted.source.info.random_access:
+def _readable(wanted: Wanted, tell: Callback, stop: Stop, *, measured: bool) -> Source:
+    """The raster itself, its rows in bands, or its unpacked copy; unless it was ``measured``, with a thumbnail that was
+    made meanwhile."""
+    if wanted.plan.unpacking == "none":
         return wanted.source
+    if wanted.plan.unpacking == "bands":
+        return banded(wanted.source, wanted.plan.tiles)
     tell(PhaseStarted("spool"))
     with wanted.site.unpacking(stop, tell) as folder:
-        return spool(wanted.source, folder, progress=lambda _: stop_if_asked(stop, "the raster was unpacked"))
+        return spool(
+            wanted.source,
+            folder,
+            thumbnail=None if measured else wanted.options.thumbnail,
+            progress=lambda _: stop_if_asked(stop, "the raster was unpacked"),
+        )
 
 
 def _check_source(run: Run) -> None:

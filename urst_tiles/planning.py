@@ -26,6 +26,7 @@ from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
 from urst_tiles.stores import Exporter, ExportOptions
 from urst_tiles.trial import seconds_per_pixel
+from urst_tiles.unpacking import Unpacking
 
 __all__ = ["RunPlan", "plan", "plan_run"]
 
@@ -61,6 +62,8 @@ class RunPlan:
     # what is done about the ICC profile
     engine: EngineName
     # what runs the network
+    unpacking: Unpacking
+    # how windows of the raster are come to
 
     def to_json(self) -> dict[str, Any]:
         tiles, rows_cols = self.tiles, self.tiles.grid
@@ -88,6 +91,7 @@ class RunPlan:
             "thumbnail": list(self.thumbnail),
             "memory": _memory_json(self.memory, self.budget),
             "device_memory": self.memory.device and _memory_json(self.memory.device, self.device_room),
+            "unpacking": self.unpacking,
             "disk": {part.name: part.bytes for part in self.disk},
             "seconds": self.seconds,
             "notes": list(self.notes),
@@ -166,16 +170,17 @@ def plan_run(
         memory=fitting.memory,
         budget=options.budget,
         device_room=fitting.room,
-        disk=_disk(source, tiles, deployment.exporter),
+        disk=_disk(source, tiles, deployment.exporter, fitting.unpacking),
         seconds=_estimated_seconds(frozen, options, tiles, fitting.engine) if time_it else None,
         notes=(
-            *_notes(info, network, options, tiles, colours),
+            *_notes(info, network, options, tiles, colours, fitting.unpacking),
             *_device_notes(options, fitting),
             *refused,
             *(() if deployment.exporter is None else deployment.exporter.check(layout, ExportOptions())),
         ),
         colours=colours,
         engine=fitting.engine,
+        unpacking=fitting.unpacking,
     )
 
 
@@ -208,7 +213,7 @@ def _fit_engine(
     return fit(source, network, costs, options, colours, deployment), (f"{reason}: PyTorch runs it",)
 
 
-def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None) -> tuple[MemoryPart, ...]:
+def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, unpacking: Unpacking) -> tuple[MemoryPart, ...]:
     info = source.info
     size = tiles.region.area * (4 if info.alpha else 3) * np.dtype(info.dtype).itemsize
     parts = [
@@ -217,7 +222,7 @@ def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None) -> tuple[M
     ]
     if exporter is not None:
         parts.append(MemoryPart(exporter.title, size + size // 3, "the same again, before compression"))
-    if not info.random_access:
+    if unpacking == "spool":
         parts.append(
             MemoryPart("spool", spool_bytes(source), f"{info.format} cannot be read at random: an unpacked copy")
         )
@@ -237,7 +242,12 @@ def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePl
 
 
 def _notes(
-    info: RasterInfo, network: StyleNetwork, options: RunOptions, tiles: TilePlan, colours: Colours
+    info: RasterInfo,
+    network: StyleNetwork,
+    options: RunOptions,
+    tiles: TilePlan,
+    colours: Colours,
+    unpacking: Unpacking,
 ) -> tuple[str, ...]:
     notes = [*info.notes, *colours.notes]
     if options.window is None and tiles.window > DEFAULT_WINDOW:
@@ -250,8 +260,13 @@ def _notes(
         notes.append(f"the halo is {tiles.halo} px: {options.halo} is no multiple of the stride {tiles.stride}")
     if tiles.halo < network.halo:
         notes.append(f"a halo of {tiles.halo} px is less than this network needs ({network.halo}): seams will show")
-    if not info.random_access:
+    if unpacking == "spool":
         notes.append(f"{info.format} cannot be read at random: it is unpacked once to a scratch file first")
+    if unpacking == "bands":
+        notes.append(
+            f"{info.format} cannot be read at random: it is decoded twice from top to bottom, for the thumbnail and "
+            "for the windows"
+        )
     return tuple(notes)
 
 

@@ -116,7 +116,8 @@ def info_text(facts: dict[str, Any]) -> str:
         f"profile      {facts['icc_profile'] or 'none'}",
         f"resolution   {dpi}",
         f"orientation  {facts['orientation']}" + (" (applied)" if facts["orientation"] != 1 else ""),
-        "reading      " + ("any window" if facts["random_access"] else "only from the top: unpacked once before a run"),
+        "reading      "
+        + ("any window" if facts["random_access"] else "only from the top: in bands, or a copy in tiles"),
         "levels       " + (", ".join(f"{w} x {h}" for w, h in facts["levels"]) or "none"),
     ]
     if "run" in facts:

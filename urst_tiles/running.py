@@ -181,6 +181,7 @@ def make_shards(
                 on_tiles=lambda shard, pixels: tell(TilesFinished(shard, pixels)),
                 stop=stop,
                 patience=patience,
+                grouped=run.plan.unpacking != "bands",
             )
     if before + tally.shards < len(shards):
         stop_if_asked(stop, f"{before + tally.shards} of {len(shards)} shards were done")

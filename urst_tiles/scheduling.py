@@ -163,18 +163,20 @@ def run_shards(
     on_tiles: Callable[[int, int], None] | None = None,
     stop: Stop = lambda: False,
     patience: Patience = Patience(),  # noqa: B008  (a frozen value)
+    grouped: bool = True,
 ) -> None:
     """Run shards, at most ``in_flight`` tasks of them at a time, and hand over each report as it comes, in no order.
     ``on_tiles`` is called with (shard index, pixels), once for each pixel, before the report of its shard.
 
     When a shard fails, or ``stop`` says so, no new one is started and those in flight are finished and reported; then
     the first error is raised. A shard that gives no sign for longer than ``patience`` is given to another worker.
+    Unless ``grouped``, each shard has a task of its own, so that they are begun in this order.
 
     Raises:
         WorkerError: there is no other worker.
     """
     name = f"urst-tiles-{uuid.uuid4().hex}"
-    driver = Driver(client, _process, name, on_report, on_tiles, stop, patience)
+    driver = Driver(client, _process, name, on_report, on_tiles, stop, patience, grouped)
     client.subscribe_topic(name, lambda event: driver.inbox.put(Sign(*event[1])))
     client.register_plugin(_JobPlugin(name, job))
     try:

@@ -88,14 +88,17 @@ def stylize(
     """
     started, tell = time.perf_counter(), teller(callbacks)
     return_freed_memory()
-    wanted, deployment, exporter = RunOptions(**options), Deployment.of(target, workers), exporter_for(target)
+    wanted, exporter = RunOptions(**options), exporter_for(target)
+    deployment = Deployment.of(target, workers, alone=shards is None and client is None)
     raster, chosen = open_raster(source, wanted), choose_network(style, network)
     part, cluster = _checked(shards, client, workers, timeout, overwrite=overwrite)
     site = open_site(target, part, scratch)
-    site.check(raster)
+    site.check()
     if exporter.name != "omezarr" and not Path(site.target).exists():
         exporter.check_target(Path(site.target), overwrite=overwrite)  # where it is there, the run says whose it is
     run_plan = plan_run(raster, chosen, wanted, deployment=deployment, time_it=False)
+    if run_plan.unpacking == "spool":
+        site.check_unpacking(raster)
     record = make_record(raster, chosen, run_plan, wanted, statistics)
     own = range(len(run_plan.tiles)) if part is None else part.of_shards(len(run_plan.tiles))
     if not own:

@@ -33,11 +33,19 @@ class Site(Protocol):
         """The path or URL."""
         ...
 
-    def check(self, source: Source) -> None:
-        """Whether the target could be written at all and the source be unpacked, before anything is read.
+    def check(self) -> None:
+        """Whether the target could be written at all, before anything is read.
 
         Raises:
             StoreError, InputError: it could not.
+        """
+        ...
+
+    def check_unpacking(self, source: Source) -> None:
+        """Whether there is a place to unpack a raster in.
+
+        Raises:
+            InputError: there is none.
         """
         ...
 

@@ -73,14 +73,16 @@ class BucketSite:
     def target(self) -> str:
         return self._objects.url
 
-    def check(self, source: Source) -> None:
-        if self._scratch is not None:
-            check_writable(self._scratch, "cannot unpack there")
-        elif not source.info.random_access:
+    def check_unpacking(self, source: Source) -> None:
+        if self._scratch is None:
             raise InputError(
                 f"{source.name} has to be unpacked before a run ({source.info.format} cannot be read at random), and "
                 f"{self.target} is no folder to unpack it beside: name one with scratch (--scratch FOLDER)"
             )
+
+    def check(self) -> None:
+        if self._scratch is not None:
+            check_writable(self._scratch, "cannot unpack there")
         with self._errors("look into"):
             self._objects.check_below_root()
 

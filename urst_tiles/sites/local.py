@@ -32,10 +32,13 @@ class LocalSite:
     def target(self) -> Path:
         return self._folder.target
 
-    def check(self, source: Source) -> None:  # noqa: ARG002
+    def check(self) -> None:
         self._folder.check_target()
         if self._scratch is not None:
             check_writable(self._scratch, "cannot unpack there")
+
+    def check_unpacking(self, source: Source) -> None:
+        """Beside the target there is a place."""
 
     def gate(self, stop: Stop, tell: Callback) -> AbstractContextManager[None]:
         return gate(self._folder.gate, self._folder.store, stop, tell)

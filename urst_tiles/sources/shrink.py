@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.base import Pixels, Source
+from urst_tiles.sources.base import Pixels, RasterInfo, Source
 
-__all__ = ["UNTILED", "Shrink", "area_mean", "shrink_by_strips", "thumbnail_bytes", "thumbnail_size"]
+__all__ = ["UNTILED", "Shrink", "area_mean", "shrink_by_strips", "shrinking_bytes", "thumbnail_bytes", "thumbnail_size"]
 
 UNTILED = (256, 256)
 """(width, height) taken for the blocks of a raster that names none."""
@@ -122,6 +122,11 @@ def thumbnail_bytes(source: Source, short_side: int) -> int:
     width = -(-info.width // strips) + 2
     # A block of rows, its copy while it is read, and six rows of 64-bit sums and their steps.
     return readers * (source.cache_bytes(width) + width * (2 * rows * info.bytes_per_pixel + 6 * 8 * info.bands))
+
+
+def shrinking_bytes(info: RasterInfo) -> int:
+    """Upper bound, in bytes, of what shrinking a raster's whole rows takes beyond them and the result."""
+    return max(info.width, info.height) * 6 * 8 * info.bands
 
 
 def _strips(width: int, rows: int, out_width: int, pixel_bytes: int, tile_width: int) -> tuple[int, int]:

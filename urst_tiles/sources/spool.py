@@ -24,7 +24,7 @@ from urst_tiles.sources.vips_image import why
 from urst_tiles.sources.vips_reader import WindowReader
 from urst_tiles.sources.vips_values import Opening
 
-__all__ = ["spool", "spool_bytes"]
+__all__ = ["spool", "spool_bytes", "spool_row_bytes"]
 
 _TILE = 256
 """Side of the copy's tiles: while it is written, a row of them is in memory."""
@@ -39,9 +39,19 @@ def spool_bytes(source: Source) -> int:
         return 0
     if isinstance(source, MaskedSource):
         return spool_bytes(source.raster) + spool_bytes(source.mask)
-    across, down = -(-info.width // _TILE), -(-info.height // _TILE)
-    # Each tile has an offset and a length of 8 bytes; the rest of the header is small but for the ICC profile.
-    return across * down * (_TILE * _TILE * info.bytes_per_pixel + 16) + len(info.icc_profile or b"") + 65536
+    # Each tile has an offset and a length of 8 bytes; the rest of the header is small.
+    return _tile_count(info) * (_TILE * _TILE * info.bytes_per_pixel + 16) + 65536
+
+
+def spool_row_bytes(source: Source) -> int:
+    """Upper bound, in bytes, of the rows that copying holds beside what decoding takes."""
+    if isinstance(source, MaskedSource):
+        return max(spool_row_bytes(source.raster), spool_row_bytes(source.mask))
+    return _TILE * max(source.info.width, source.info.height) * source.info.bytes_per_pixel
+
+
+def _tile_count(info: RasterInfo) -> int:
+    return -(-info.width // _TILE) * -(-info.height // _TILE)
 
 
 def spool(
@@ -106,7 +116,11 @@ def _is_complete(target: Path, info: RasterInfo) -> bool:
     except SourceError:
         return False
     same = (found.width, found.height, found.bands, found.dtype) == (info.width, info.height, info.bands, info.dtype)
-    return same and found.random_access and target.stat().st_size >= info.pixels * info.bytes_per_pixel
+    return (
+        same
+        and found.random_access
+        and target.stat().st_size >= _tile_count(info) * _TILE * _TILE * info.bytes_per_pixel
+    )
 
 
 def _write(
