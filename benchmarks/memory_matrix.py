@@ -79,6 +79,7 @@ CASES = (
     Case("johnson8", target="s3"),
     Case("johnson8", window=1064, dtype="uint16", target="s3", megapixels=16),
     Case("johnson8", workers=1),
+    Case("johnson8", source="png", workers=1, megapixels=16),
     Case("johnson32", window=1064, workers=2, megapixels=16),
     Case("johnson8", window=1064, engine="openvino", dtype="uint16", workers=2, megapixels=16),
     Case("styled", window=256, thumbnail=64),

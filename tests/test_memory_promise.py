@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyvips
+
 from urst_tiles.demo import make_raster
 
 CODE = """
@@ -36,6 +38,13 @@ def test_law_8_the_peak_stays_under_the_estimate_and_does_not_grow(tmp_path: Pat
         assert peak <= estimate
         peaks.append(peak)
     assert peaks[1] <= 1.1 * peaks[0]
+
+
+def test_law_8_in_bands(tmp_path: Path) -> None:
+    make_raster(tmp_path / "in.tif", 2600, 2600)
+    pyvips.Image.new_from_file(str(tmp_path / "in.tif")).pngsave(str(tmp_path / "in.png"), compression=1)
+    peak, estimate = run(tmp_path / "in.png", tmp_path / "out.zarr")
+    assert peak <= estimate
 
 
 def test_law_8_with_an_export(tmp_path: Path) -> None:

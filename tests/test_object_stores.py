@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import pyvips
 import zarr
+from PIL import Image
 from zarr.storage import FsspecStore
 
 from tests.stores_support import layout_for, run_python
@@ -340,7 +341,11 @@ def test_targets_that_cannot_be(tmp_path: Path, source: Path) -> None:
 
 def test_unpacking_needs_a_scratch_folder_with_a_url(tmp_path: Path, url: str) -> None:
     pixels = picture(130, 170)
-    pyvips.Image.new_from_array(pixels).write_to_file(str(tmp_path / "in.png"))
+    Image.fromarray(pixels).save(tmp_path / "in.png")
+    stylize(tmp_path / "in.png", "memory://bucket/bands.zarr", **SETTINGS)  # needs none
+    exif = Image.Exif()
+    exif[274] = 3
+    Image.fromarray(pixels[::-1, ::-1]).save(tmp_path / "in.png", exif=exif)
     with pytest.raises(InputError, match=r"in\.png has to be unpacked before a run .* \(--scratch FOLDER\)"):
         stylize(tmp_path / "in.png", url, **SETTINGS)
     with pytest.raises(StoreError, match="there is no folder"):
@@ -350,7 +355,7 @@ def test_unpacking_needs_a_scratch_folder_with_a_url(tmp_path: Path, url: str) -
     assert len(left_in(tmp_path / "scratch")) == 1  # unpacked once
     stylize(tmp_path / "in.png", url, scratch=tmp_path / "scratch", **SETTINGS)
     stylize(tmp_path / "in.png", tmp_path / "o.zarr", scratch=tmp_path / "scratch", **SETTINGS)
-    for result in (url, tmp_path / "o.zarr"):
+    for result in (url, tmp_path / "o.zarr", "memory://bucket/bands.zarr"):
         whole: Any = zarr.open_group(result, mode="r")["0"]
         assert (np.asarray(whole[...]) == pixels.transpose(2, 0, 1)).all()
     assert left_in(tmp_path / "scratch") == []

@@ -166,15 +166,6 @@ def test_a_tiff_is_the_same_picture_as_the_zarr(tmp_path: Path, small_network: S
     assert left_in(tmp_path) == ["in.tif", "out.btf", "out.btf.zarr", "out.zarr"]
 
 
-def test_formats_without_random_access_are_unpacked_and_nothing_is_left(tmp_path: Path) -> None:
-    pixels = picture(130, 170)
-    pyvips.Image.new_from_array(pixels).write_to_file(str(tmp_path / "in.png"))
-    report = stylize(tmp_path / "in.png", tmp_path / "out.zarr", network=IDENTITY, window=64)
-    assert any("unpacked" in note for note in report.notes)
-    assert (result(tmp_path / "out.zarr") == pixels.transpose(2, 0, 1)).all()
-    assert left_in(tmp_path) == ["in.png", "out.zarr"]
-
-
 def test_numpy_and_zarr_arrays_are_sources(tmp_path: Path) -> None:
     pixels = picture(90, 80)
     zarr.create_array(tmp_path / "in.zarr", data=pixels, chunks=(32, 32, 3))

@@ -144,6 +144,29 @@ def test_statistics_and_target_carry_no_gradient_in_one_network() -> None:
     torch.testing.assert_close(ordinary, constant)
 
 
+def test_light_is_numpys_correlation_of_block_means() -> None:
+    rng = np.random.default_rng(4)
+    photo, image = rng.random((2, 2, 3, 64, 96), dtype=np.float32)
+
+    def blocks(x: NDArray[np.float32]) -> NDArray[np.float32]:
+        means: NDArray[np.float32] = x.mean(0).reshape(4, 16, 6, 16).mean((1, 3)).ravel()
+        return means
+
+    expected = np.mean([1 - np.corrcoef(blocks(a), blocks(b))[0, 1] for a, b in zip(image, photo, strict=True)])
+    found = losses.light_loss(torch.from_numpy(image), torch.from_numpy(photo))
+    assert float(found) == pytest.approx(float(expected), abs=1e-5)
+
+
+def test_light_asks_for_the_order_of_brightness_not_for_its_amount() -> None:
+    photo = torch.rand(1, 3, 64, 64)
+    assert float(losses.light_loss(0.2 * photo + 0.5, photo)) == pytest.approx(0, abs=1e-4)
+    assert float(losses.light_loss(1 - photo, photo)) == pytest.approx(2, abs=1e-4)
+    flat = torch.full((1, 3, 64, 64), 0.5, requires_grad=True)
+    losses.light_loss(flat, photo).backward()  # type: ignore[no-untyped-call]
+    assert flat.grad is not None
+    assert torch.isfinite(flat.grad).all()
+
+
 def test_flatness_counts_flat_places_and_no_others() -> None:
     image = random(1, 3, 64, 64)
     floor = losses.block_contrast(image).min()

@@ -14,7 +14,7 @@ from urst_tiles.training.config import LossWeights, TrainedMethod, TrainingConfi
 __all__ = ["config_of", "defaults_of"]
 
 _ONE_PAINTING = (
-    *("vgg_pixels", "width", "style_median", "tone_weight", "grain_weight", "flatness_weight"),
+    *("vgg_pixels", "width", "style_median", "tone_weight", "grain_weight", "light_weight", "flatness_weight"),
     *("title", "painter", "year", "licence"),
 )
 """Options that mean something to johnson only."""

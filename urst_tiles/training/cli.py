@@ -86,6 +86,9 @@ def train_command(
     grain_weight: Annotated[
         float, typer.Option("--grain-weight", help="Of detail being as strong as the painting's.")
     ] = _WEIGHTS.grain,
+    light_weight: Annotated[
+        float, typer.Option("--light-weight", help="Of what is light in the photo being light in the picture.")
+    ] = _WEIGHTS.light,
     flatness_weight: Annotated[
         float, typer.Option("--flatness-weight", help="Against places without strokes.")
     ] = _WEIGHTS.flatness,
@@ -164,6 +167,7 @@ def train_command(
         "content_weight": content_weight,
         "tone_weight": tone_weight,
         "grain_weight": grain_weight,
+        "light_weight": light_weight,
         "flatness_weight": flatness_weight,
     }
     config = config_of(method, context, settings, weights)

@@ -29,6 +29,7 @@ class LossWeights:
     # λ of the paper
     tone: float = 0.5
     grain: float = 0.3
+    light: float = 2.0
     flatness: float = 1.0
     overshoot: float = 10.0
 
@@ -147,7 +148,9 @@ _ANY_STYLE: Mapping[str, Any] = {
 
 
 def _published(style: float) -> LossWeights:
-    return LossWeights(style=style, content=1.0, stroke=1.0, tone=0.0, grain=0.0, flatness=0.0, overshoot=0.0)
+    return LossWeights(
+        style=style, content=1.0, stroke=1.0, tone=0.0, grain=0.0, light=0.0, flatness=0.0, overshoot=0.0
+    )
 
 
 _DEFAULTS: Mapping[str, Mapping[str, Any]] = {

@@ -19,6 +19,7 @@ __all__ = [
     "flatness_loss",
     "grain_loss",
     "gram_matrix",
+    "light_loss",
     "range_loss",
     "stroke_perceptual_loss",
     "stroke_target",
@@ -97,6 +98,23 @@ def colour_moments(image: Tensor) -> tuple[Tensor, Tensor]:
     mean = colours.mean(2)
     centred = colours - mean[..., None]
     return mean, centred @ centred.transpose(1, 2) / colours.shape[2]
+
+
+def light_loss(image: Tensor, photo: Tensor, block: int = 16) -> Tensor:
+    """How far what is light in the photo is from being light in the picture: 1 minus the correlation of brightness over
+    blocks of ``block`` px, 0 to 2.
+
+    Both (N, 3, H, W) in [0, 1]. Features do not hold brightness where nothing has an edge: without this term a sun may
+    come out darker than the sky around it.
+    """
+    own, wanted = (_centred(functional.avg_pool2d(x.float().mean(1, keepdim=True), block)) for x in (image, photo))
+    norms = (own.square().sum(1) * wanted.square().sum(1) + _TINY).sqrt()
+    return (1 - (own * wanted).sum(1) / norms).mean()
+
+
+def _centred(x: Tensor) -> Tensor:
+    flat = x.flatten(1)
+    return flat - flat.mean(1, keepdim=True)
 
 
 def flatness_loss(image: Tensor, floor: Tensor, block: int = 16) -> Tensor:

@@ -69,7 +69,8 @@ class JohnsonRecipe:
     """One network for one painting.
 
     Style: Gram matrices at three sizes. Content: relu2_2, and relu3_3 of the halved picture. Tone: moments of colour.
-    Grain: energy of detail by size. Flatness: contrast of each small block. Strokes: the paper's term, divided by the
+    Grain: energy of detail by size. Light: what is light in the photo
+    is light in the picture. Flatness: contrast of each small block. Strokes: the paper's term, divided by the
     mean square of the painting's features at that layer.
 
     Parameters:
@@ -164,6 +165,7 @@ class JohnsonRecipe:
             "content": torch.stack(content).mean(),
             "tone": losses.tone_loss(output, painting.mean, painting.covariance),
             "grain": losses.grain_loss(output, painting.detail),
+            "light": losses.light_loss(output, photo),
             "flatness": self._flatness(output),
             "overshoot": losses.range_loss(output),
         }
