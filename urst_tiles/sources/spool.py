@@ -110,6 +110,11 @@ def _write(source: VipsSource, target: Path, progress: Callable[[int], None] | N
 def _copy(source: VipsSource, partial: Path, progress: Callable[[int], None] | None) -> None:
     # Pixels are copied as they lie in the file, with the orientation tag beside them: turning needs random access.
     image = source.opening.presented("sequential").image.copy()
+    # What is embedded in the original may be of colours that the pixels were converted from.
+    if source.info.icc_profile is not None:
+        image.set_type(pyvips.GValue.blob_type, "icc-profile-data", source.info.icc_profile)
+    elif "icc-profile-data" in image.get_fields():
+        image.remove("icc-profile-data")
     watch = _Watch(image, progress) if progress is not None else None
     try:
         image.tiffsave(
