@@ -54,7 +54,7 @@ def spool(source: Source, folder: str | os.PathLike[str], *, progress: Callable[
         return source
     if isinstance(source, MaskedSource):
         raster, mask = (spool(part, folder, progress=progress) for part in (source.raster, source.mask))
-        return MaskedSource(raster, mask)
+        return MaskedSource(raster, mask, own=source.own)
     if not isinstance(source, VipsSource):
         raise SourceError(f"{source.name} has no random access, and only raster files can be copied to tiles")
     key = hashlib.sha256(json.dumps([source.path, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]

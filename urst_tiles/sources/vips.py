@@ -17,6 +17,7 @@ from urst_tiles.errors import SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, RasterInfo, chosen_of
 from urst_tiles.sources.choice import ALL_OF_IT, Choice, level_of
+from urst_tiles.sources.orientation import oriented, turned
 from urst_tiles.sources.shrink import UNTILED, area_mean, shrink_by_strips, thumbnail_size
 from urst_tiles.sources.tiff_header import TiffFacts, read_tiff_facts
 from urst_tiles.sources.vips_image import (
@@ -183,7 +184,7 @@ class VipsSource:
         )
         if not same:
             return None
-        size = _turned(level.size, self._info.orientation)
+        size = turned(level.size, self._info.orientation)
         tile = _tile(image, self._info.orientation)
         info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
         return WindowReader(opening, info, self._pixel_bytes), size, tile
@@ -196,13 +197,13 @@ class VipsSource:
             out = area_mean(
                 _rows(image, info),
                 (image.width, image.height),
-                _turned(out_size, info.orientation),
+                turned(out_size, info.orientation),
                 bands=info.bands,
                 dtype=info.dtype,
             )
         except pyvips.Error as error:
             raise SourceError(f"cannot read {self._name}: {why(error)}") from error
-        return _orient(out, info.orientation)
+        return oriented(out, info.orientation)
 
 
 def check_file(path: str) -> None:
@@ -261,13 +262,15 @@ def _info(
     if resolution is not None:
         of_level = resolution[0] * image.width / full[0], resolution[1] * image.height / full[1]
         resolution = (of_level[1], of_level[0]) if orientation > 4 else of_level
-    width, height = _turned((image.width, image.height), orientation)
+    width, height = turned((image.width, image.height), orientation)
     notes = list(presented.notes)
     if decodes_whole(image, loader) and image.width * image.height > _LARGE_PIXELS:
         notes.append("Its decoder holds a file of this kind in memory whole, even to copy it to tiles.")
     pages = facts.other_pages + 1 if facts else int(image.get("n-pages")) if "n-pages" in fields else 1
     if pages > 1:
         notes.append(f"The file holds {pages} images; the first is read.")
+    if facts is not None:
+        notes.extend(facts.masks.notes((image.width, image.height)))
     geo = facts.geo if facts else None
     if geo is not None and orientation != 1:
         geo = None
@@ -282,7 +285,7 @@ def _info(
         icc_profile=presented.icc_profile,
         resolution=resolution,
         orientation=orientation,
-        levels=tuple(_turned(level.size, orientation) for level in levels),
+        levels=tuple(turned(level.size, orientation) for level in levels),
         random_access=is_random_access(path, loader),
         tile=_tile(image, orientation),
         format=loader.removesuffix("_source").removesuffix("_buffer").removesuffix("load"),
@@ -295,12 +298,7 @@ def _info(
 def _tile(image: Any, orientation: int) -> tuple[int, int] | None:
     if "tile-width" not in image.get_fields():
         return None
-    return _turned((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
-
-
-def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Orientations 5 to 8 exchange the sides."""
-    return (size[1], size[0]) if orientation > 4 else size
+    return turned((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
 
 
 def _rows(image: Any, info: RasterInfo) -> Iterator[Pixels]:
@@ -311,14 +309,3 @@ def _rows(image: Any, info: RasterInfo) -> Iterator[Pixels]:
         pixels = region.fetch(0, row, image.width, rows)
         block: Pixels = np.frombuffer(pixels, info.dtype).reshape(rows, image.width, info.bands)
         yield block
-
-
-def _orient(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation to (height, width, bands)."""
-    if orientation > 4:
-        pixels = pixels.transpose(1, 0, 2)
-    # After the transposition of 5 … 8: mirrored left to right, upside down?
-    mirrored = orientation in (2, 3, 6, 7)
-    flipped = orientation in (3, 4, 7, 8)
-    turned: Pixels = pixels[:: -1 if flipped else 1, :: -1 if mirrored else 1].copy()
-    return turned
