@@ -181,6 +181,15 @@ def test_a_grey_raster_and_a_mask_that_looks_like_it(tmp_path: Path, compression
     np.testing.assert_array_equal(whole(source), np.dstack([level, small]))
 
 
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_a_small_mask_is_no_level(tmp_path: Path, compression: str) -> None:
+    same: Any = {"photometric": 1, "compression": compression, "raster": {"compression": compression}}
+    path = with_mask(tmp_path / "a.tif", picture(HEIGHT, WIDTH, 1), picture(75, 105, 1)[..., 0], **same)
+    note, source = without(path)
+    assert source.info.levels == ()
+    assert "only of 105 x 75" in note
+
+
 def test_hidden_windows_are_neither_read_nor_made(tmp_path: Path) -> None:
     pixels, valid = picture(HEIGHT, WIDTH, 3), disc()
     source = open_source(with_mask(tmp_path / "a.tif", pixels, valid))
@@ -435,20 +444,27 @@ def test_other_images_are_still_counted(tmp_path: Path) -> None:
     assert any("holds 2 images" in note for note in source.info.notes)
 
 
-def test_a_damaged_list_of_pages_is_no_mask(tmp_path: Path) -> None:
-    """A page after the raster that is none: what there is of it names no mask."""
-    path = tmp_path / "a.tif"
-    tifffile.imwrite(path, picture(HEIGHT, WIDTH, 3), photometric="rgb", tile=(32, 32), metadata=None)
+@pytest.mark.parametrize("damage", ["no pixels", "cut off"])
+def test_a_page_that_is_no_picture_is_no_mask(tmp_path: Path, damage: str) -> None:
+    """It says that it is a mask, and nothing else that makes sense."""
+    path, pixels = tmp_path / "a.tif", picture(HEIGHT, WIDTH, 3)
+    tifffile.imwrite(path, pixels, photometric="rgb", tile=(32, 32), metadata=None)
     with tifffile.TiffFile(path) as tif:
         first = tif.pages.first
         link = first.offset + 2 + 12 * len(first.tags)
+    page = struct.pack("<H", 3)
+    for tag, value in ((254, 4), (256, WIDTH), (257, HEIGHT)):
+        page += struct.pack("<HHII", tag, 4, 1, value)
     with path.open("r+b") as file:
         end = file.seek(0, 2)
-        file.write(struct.pack("<HHHII", 2, 254, 4, 1, 4) + b"\xff" * 5)
+        file.write(page[:20] if damage == "cut off" else page + bytes(4))
         file.seek(link)
         file.write(struct.pack("<I", end))
     source = open_source(path)
     assert not source.info.alpha
+    np.testing.assert_array_equal(whole(source), pixels)
+    if damage == "no pixels":
+        assert "0 tiles or strips of 1" in without(path)[0]
 
 
 def test_memory_of_a_masked_read_stays_below_what_is_said(tmp_path: Path) -> None:

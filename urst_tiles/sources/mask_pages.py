@@ -1,7 +1,7 @@
 """Pages of a TIFF that say which pixels of the raster are valid, as GDAL writes them. Headers are read, never pixels.
 
-TIFF 6.0 calls such a page a transparency mask: bit 4 of its NewSubfileType, 1 bit a pixel, 0 where there is nothing to
-see. GDAL writes one for the raster and one for each of its smaller levels.
+TIFF 6.0 calls such a page a transparency mask: bit 2 of its NewSubfileType (the value 4), 1 bit a pixel, 0 where
+there is nothing to see. GDAL writes one for the raster and one for each of its smaller levels.
 """
 
 from __future__ import annotations

@@ -171,9 +171,8 @@ class MaskedSource:
 
 
 def _said_of_own(raster: RasterInfo) -> tuple[str, ...]:
-    return (
-        "The file's own mask is " + ("multiplied with the raster's alpha." if raster.alpha else "taken for alpha."),
-    )
+    done = "multiplied with the raster's alpha" if raster.alpha else "taken for alpha"
+    return (f"The file's own mask is {done}.",)
 
 
 def _narrowed(pixels: Pixels) -> NDArray[np.uint8]:
