@@ -392,6 +392,16 @@ def test_what_was_converted_to_srgb_says_so_all_the_way(tmp_path: Path, kind: st
         assert tif.pages.first.tags.valueof("InterColorProfile") == srgb
 
 
+@pytest.mark.parametrize("kind", ["lab", "labs", "lch"])
+def test_every_space_that_is_converted_says_so(tmp_path: Path, kind: str) -> None:
+    pixels = picture(40, 50)
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb").colourspace(kind)
+    image.write_to_file(str(tmp_path / "in.v"))
+    source = open_source(tmp_path / "in.v")
+    assert source.info.icc_profile == srgb_profile()
+    assert np.abs(source.thumbnail(100).astype(int) - pixels).max() <= 1
+
+
 @pytest.mark.skipif(not ADOBE_JPEG.exists(), reason="needs ../shared/images/formats")
 def test_a_cameras_adobe_rgb_is_honoured() -> None:
     source = open_source(ADOBE_JPEG)
