@@ -25,8 +25,9 @@ from urst_tiles.errors import InputError, RunMismatchError
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.sources.base import RasterInfo
-from urst_tiles.sources.colour import Colours
+from urst_tiles.sources.colour import Colours, srgb_profile
 from urst_tiles.sources.pictures import read_rgb
+from urst_tiles.sources.spool import spool
 
 IDENTITY = load_network("identity")
 SPACES = {"p3": P3, "adobe": ADOBE, "prophoto": PROPHOTO}
@@ -348,7 +349,7 @@ def test_cmyk_with_a_profile_that_cannot_be_used_says_which_was(tmp_path: Path, 
     own, none = (open_source(tmp_path / f"{name}.tif") for name in ("own", "none"))
     assert (own.thumbnail(4) == none.thumbnail(4)).all()
     assert "cannot be used" in own.info.notes[0]
-    assert own.info.icc_profile is None
+    assert own.info.icc_profile == none.info.icc_profile == srgb_profile()
 
 
 def test_a_profile_beside_lab_means_nothing(tmp_path: Path) -> None:
@@ -360,6 +361,45 @@ def test_a_profile_beside_lab_means_nothing(tmp_path: Path) -> None:
     assert own.info == dataclasses.replace(none.info, notes=own.info.notes)
     assert (own.thumbnail(32) == none.thumbnail(32)).all()
     assert "not kept" in own.info.notes[0]
+
+
+@pytest.mark.parametrize("layout", ["tiles", "strips"])
+@pytest.mark.parametrize("kind", ["cmyk", "lab"])
+def test_what_was_converted_to_srgb_says_so_all_the_way(tmp_path: Path, kind: str, layout: str) -> None:
+    """With a profile embedded that means something else by now; unpacked first where it lies in strips."""
+    options: Any = {"tile": (32, 32)} if layout == "tiles" else {"rowsperstrip": 8}
+    if kind == "cmyk":
+        values, options = picture(70, 90, 4), options | {"photometric": "separated", "iccprofile": CMYK}
+    else:
+        values, options = picture(70, 90, 3, "uint16"), options | {"photometric": "cielab", "iccprofile": P3.profile}
+    tifffile.imwrite(tmp_path / "in.tif", values, **options)
+    source, srgb = open_source(tmp_path / "in.tif"), srgb_profile()
+    readable = spool(source, tmp_path / "spool")
+    assert source.info.random_access == (layout == "tiles")
+    assert readable.info == dataclasses.replace(source.info, random_access=True, tile=readable.info.tile)
+    assert source.info.icc_profile == srgb
+    for copy in (tmp_path / "spool").glob("*.tif"):
+        assert pyvips.Image.new_from_file(str(copy)).get("icc-profile-data") == srgb
+    pixels = source.thumbnail(1000)
+    for wish in ("source", "srgb"):
+        colours = Colours.of(readable.info, wish)
+        assert (colours.profile, colours.back, colours.tag, colours.notes) == (None, False, srgb, ())
+        assert colours.to_srgb(pixels) is pixels
+    report = stylize(tmp_path / "in.tif", tmp_path / "out.tif", network=IDENTITY, window=32)
+    assert any(f"converted from {kind}" in note for note in report.notes)
+    assert (tifffile.imread(tmp_path / "out.tif") == pixels).all()
+    with tifffile.TiffFile(tmp_path / "out.tif") as tif:
+        assert tif.pages.first.tags.valueof("InterColorProfile") == srgb
+
+
+@pytest.mark.parametrize("kind", ["lab", "labs", "lch"])
+def test_every_space_that_is_converted_says_so(tmp_path: Path, kind: str) -> None:
+    pixels = picture(40, 50)
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb").colourspace(kind)
+    image.write_to_file(str(tmp_path / "in.v"))
+    source = open_source(tmp_path / "in.v")
+    assert source.info.icc_profile == srgb_profile()
+    assert np.abs(source.thumbnail(100).astype(int) - pixels).max() <= 1
 
 
 @pytest.mark.skipif(not ADOBE_JPEG.exists(), reason="needs ../shared/images/formats")

@@ -30,6 +30,7 @@ from tests.sources_support import (
 from urst_tiles.errors import InputError, SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources import Source, open_source
+from urst_tiles.sources.colour import srgb_profile
 from urst_tiles.sources.vips import VipsSource
 
 COMPRESSIONS = [None, "zlib", "lzw", "jpeg"]
@@ -188,7 +189,7 @@ def test_cmyk_becomes_rgb_and_says_so(tmp_path: Path, dtype: str) -> None:
     source = VipsSource(path)
     info = source.info
     assert (info.bands, info.colour, info.alpha, info.dtype) == (3, "rgb", False, dtype)
-    assert info.icc_profile is None
+    assert info.icc_profile == srgb_profile()
     assert "converted from cmyk to sRGB" in info.notes[0]
     white, cyan, magenta, black = (source.read(Window(col, 8, 1, 1))[0, 0] / top for col in (8, 24, 40, 56))
     assert white.min() > 0.97
@@ -197,7 +198,7 @@ def test_cmyk_becomes_rgb_and_says_so(tmp_path: Path, dtype: str) -> None:
     assert black.max() < 0.25
 
 
-def test_an_embedded_profile_that_was_applied_is_not_carried(tmp_path: Path) -> None:
+def test_lab_becomes_rgb_that_says_so(tmp_path: Path) -> None:
     """Lab in 16 bits: L of 0 … 100 in 0 … 65280, a and b signed in 256ths."""
     lab = np.zeros((64, 64, 3), np.uint16)
     lab[..., 0] = 65280 * 6 // 10
@@ -205,14 +206,14 @@ def test_an_embedded_profile_that_was_applied_is_not_carried(tmp_path: Path) -> 
     path = tmp_path / "lab.tif"
     tifffile.imwrite(path, lab, photometric="cielab", tile=(32, 32))
     info = VipsSource(path).info
-    assert (info.bands, info.dtype, info.icc_profile) == (3, "uint16", None)
+    assert (info.bands, info.dtype, info.icc_profile) == (3, "uint16", srgb_profile())
     assert "sRGB" in info.notes[0]
     grey, red = (VipsSource(path).read(Window(col, 9, 1, 1))[0, 0] / 257 for col in (5, 40))
     np.testing.assert_allclose(grey, 145, atol=2)  # L* = 60 in sRGB
     assert red[0] > red[2] > red[1]
 
 
-def test_a_cmyk_profile_is_applied_and_dropped(tmp_path: Path) -> None:
+def test_a_cmyk_profile_is_applied_and_replaced(tmp_path: Path) -> None:
     """libvips has a CMYK profile of its own; embedded, it must not be found in the result."""
     pixels = np.zeros((64, 64, 4), np.uint8)
     pixels[..., 0] = 255
@@ -220,7 +221,7 @@ def test_a_cmyk_profile_is_applied_and_dropped(tmp_path: Path) -> None:
     pyvips.Image.new_from_array(pixels).copy(interpretation="cmyk").tiffsave(str(path), tile=True, profile="cmyk")
     assert "icc-profile-data" in pyvips.Image.new_from_file(str(path)).get_fields()
     source = VipsSource(path)
-    assert source.info.icc_profile is None
+    assert source.info.icc_profile == srgb_profile()
     assert "ICC" in source.info.notes[0]
     red, _, blue = source.read(Window(0, 0, 1, 1))[0, 0]
     assert red < 100 < blue

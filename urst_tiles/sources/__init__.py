@@ -71,14 +71,15 @@ def _open_path(path: str, choice: Choice) -> Source:
         return ZarrSource(path, choice)
     if choice.axes is not None:
         raise SourceError(f"axes={choice.axes!r} was given for {path}, but a raster file names its own. Leave it out")
+    from urst_tiles.sources.own_mask import behind_own_mask
     from urst_tiles.sources.tiff import TiffSource, is_for_tifffile
     from urst_tiles.sources.vips import VipsSource, check_file
 
     if "://" not in path:
         check_file(path)
         if not is_for_tifffile(path):
-            return VipsSource(path, choice)
-    return TiffSource(path, choice)
+            return behind_own_mask(VipsSource(path, choice))
+    return behind_own_mask(TiffSource(path, choice))
 
 
 def _is_zarr(path: str) -> bool:

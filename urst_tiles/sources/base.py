@@ -34,7 +34,7 @@ class RasterInfo:
     alpha: bool
     # whether the last band is alpha, not premultiplied
     icc_profile: bytes | None = None
-    # embedded profile, verbatim
+    # embedded profile, verbatim; that of sRGB where the colours were converted to it on the way in
     resolution: tuple[float, float] | None = None
     # pixels per millimetre, (x, y); None when the file states none
     orientation: int = 1

@@ -23,7 +23,7 @@ from imagecodecs import CMS
 from urst_tiles.sources.base import Pixels, RasterInfo
 from urst_tiles.sources.icc import Space, header_fault, space_of
 
-__all__ = ["AS_THEY_ARE", "Colours", "OutputProfile", "profile_fault"]
+__all__ = ["AS_THEY_ARE", "Colours", "OutputProfile", "profile_fault", "srgb_profile"]
 
 OutputProfile = Literal["source", "srgb"]
 
@@ -70,7 +70,7 @@ class Colours:
         ``wish`` is the profile of the result: the raster's own, or sRGB. A profile that is damaged, too large or of
         another kind than the pixels is left out, with a note that says why.
         """
-        given, srgb = info.icc_profile, _srgb_profile()
+        given, srgb = info.icc_profile, srgb_profile()
         taken_for_srgb = cls(tag=srgb if wish == "srgb" else None)
         if given is None:
             return taken_for_srgb
@@ -136,12 +136,12 @@ AS_THEY_ARE = Colours()
 def profile_fault(profile: bytes, spaces: tuple[Space, ...]) -> str | None:
     """Why a profile cannot be used for pixels in one of ``spaces``, in words, or None where it can be."""
     fault, space = header_fault(profile, spaces), space_of(profile)
-    if fault is None and not (space and _converts(profile, _srgb_profile(), space)):
+    if fault is None and not (space and _converts(profile, srgb_profile(), space)):
         fault = "it is damaged"
     return fault
 
 
-def _srgb_profile() -> bytes:
+def srgb_profile() -> bytes:
     """libvips' own, 480 bytes: one that is made here would carry the time."""
     return bytes(pyvips.Operation.call("profile_load", "srgb"))
 

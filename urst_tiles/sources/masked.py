@@ -41,13 +41,15 @@ class MaskedSource:
         raster: any source.
         mask: a grey one of the same size, 8 or 16 bit whatever the raster is: 0 hides, full shows, what is between
             is kept as soft alpha.
+        own: whether the mask is the raster file's own and says which of its pixels are valid. Then it has a say in the
+            thumbnail, as alpha of its own has.
 
     Raises:
         SourceError: the mask has another size, or more than one band.
     """
 
-    def __init__(self, raster: Source, mask: Source) -> None:
-        self.raster, self.mask = raster, mask
+    def __init__(self, raster: Source, mask: Source, *, own: bool = False) -> None:
+        self.raster, self.mask, self.own = raster, mask, own
         of_raster, of_mask = raster.info, mask.info
         if of_mask.bands != 1:
             raise SourceError(
@@ -59,13 +61,14 @@ class MaskedSource:
                 f"the mask {mask.name} has {of_mask.width} x {of_mask.height} pixels and {raster.name} has "
                 f"{of_raster.width} x {of_raster.height}; give a mask of the raster's size"
             )
+        notes = tuple(f"The mask: {note}" for note in of_mask.notes)
         self._info = dataclasses.replace(
             of_raster,
             bands=of_raster.bands + (not of_raster.alpha),
             alpha=True,
             random_access=of_raster.random_access and of_mask.random_access,
-            format=f"{of_raster.format} with a {of_mask.format} mask",
-            notes=of_raster.notes + tuple(f"The mask: {note}" for note in of_mask.notes),
+            format=f"{of_raster.format} with a {'mask of its own' if own else f'{of_mask.format} mask'}",
+            notes=of_raster.notes + (_said_of_own(of_raster) if own else ()) + notes,
         )
 
     @property
@@ -81,8 +84,11 @@ class MaskedSource:
         return {"raster": self.raster.fingerprint(), "mask": self.mask.fingerprint()}
 
     def visible(self, window: Window) -> bool:
-        """See :class:`Masked`. Reads the mask alone, and no further than needed."""
-        return any(self._mask(band).any() for band in self._bands(window))
+        """See :class:`Masked`. Reads the mask alone, that of a raster behind one too, no further than needed."""
+        beneath = self.raster if isinstance(self.raster, Masked) else None
+        return any(
+            self._mask(band).any() and (beneath is None or beneath.visible(band)) for band in self._bands(window)
+        )
 
     def read(self, window: Window) -> Pixels:
         """See :meth:`urst_tiles.sources.base.Source.read`. The mask is read first: where it hides the whole window,
@@ -110,13 +116,14 @@ class MaskedSource:
         """The whole raster shrunk, with the alpha of its own, opaque where it has none.
 
         Like a region, a mask chooses what is made and has no say in how: statistics are the whole raster's, and what is
-        visible is made as without a mask.
+        visible is made as without a mask. Only the mask in the raster's own file is alpha of its own: what it hides is
+        no part of the raster.
         """
-        pixels = self.raster.thumbnail(short_side)
-        if self.raster.info.alpha:
-            return pixels
+        pixels, bands = self.raster.thumbnail(short_side), self.raster.info.bands
         out: Pixels = np.full((*pixels.shape[:2], self._info.bands), np.iinfo(pixels.dtype).max, pixels.dtype)
-        out[..., :-1] = pixels
+        out[..., :bands] = pixels
+        if self.own:
+            out[..., -1] = _product(out[..., -1], self._as_alpha(self.mask.thumbnail(short_side)))
         return out
 
     def cache_bytes(self, width: int) -> int:
@@ -133,7 +140,11 @@ class MaskedSource:
 
     def _mask(self, window: Window) -> Pixels:
         """(height, width), in the raster's type."""
-        pixels = self.mask.read(window)[..., 0]
+        return self._as_alpha(self.mask.read(window))
+
+    def _as_alpha(self, mask: Pixels) -> Pixels:
+        """(height, width, 1) of the mask → (height, width), in the raster's type."""
+        pixels = mask[..., 0]
         if pixels.dtype == np.dtype(self._info.dtype):
             return pixels
         if pixels.dtype == np.uint8:
@@ -157,6 +168,11 @@ class MaskedSource:
             end = min((start // rows + 1) * rows, window.row_end)
             yield Window(window.col_off, start, window.width, end - start)
             start = end
+
+
+def _said_of_own(raster: RasterInfo) -> tuple[str, ...]:
+    done = "multiplied with the raster's alpha" if raster.alpha else "taken for alpha"
+    return (f"The file's own mask is {done}.",)
 
 
 def _narrowed(pixels: Pixels) -> NDArray[np.uint8]:

@@ -18,8 +18,9 @@ import tifffile
 from urst_tiles.errors import SourceError
 from urst_tiles.sources.base import Pixels, RasterInfo, Source
 from urst_tiles.sources.masked import MaskedSource
+from urst_tiles.sources.orientation import oriented, turned
 from urst_tiles.sources.shrink import Shrink, thumbnail_size
-from urst_tiles.sources.vips import VipsSource, oriented, stored_size, streamed_rows
+from urst_tiles.sources.vips import VipsSource, streamed_rows
 from urst_tiles.sources.vips_image import why
 from urst_tiles.sources.vips_reader import WindowReader
 from urst_tiles.sources.vips_values import Opening
@@ -39,8 +40,8 @@ def spool_bytes(source: Source) -> int:
         return 0
     if isinstance(source, MaskedSource):
         return spool_bytes(source.raster) + spool_bytes(source.mask)
-    # Each tile has an offset and a length of 8 bytes; the rest of the header is small.
-    return _tile_count(info) * (_TILE * _TILE * info.bytes_per_pixel + 16) + 65536
+    # Each tile has an offset and a length of 8 bytes; the rest of the header is small but for the ICC profile.
+    return _tile_count(info) * (_TILE * _TILE * info.bytes_per_pixel + 16) + len(info.icc_profile or b"") + 65536
 
 
 def spool_row_bytes(source: Source) -> int:
@@ -75,7 +76,7 @@ def spool(
         return source
     if isinstance(source, MaskedSource):
         raster, mask = (spool(part, folder, progress=progress) for part in (source.raster, source.mask))
-        return MaskedSource(raster, mask)
+        return MaskedSource(raster, mask, own=source.own)
     if not isinstance(source, VipsSource):
         raise SourceError(f"{source.name} has no random access, and only raster files can be copied to tiles")
     key = hashlib.sha256(json.dumps([source.path, source.fingerprint()], sort_keys=True).encode()).hexdigest()[:16]
@@ -129,10 +130,10 @@ def _write(
     """The copy; returns the thumbnail by its short side, where one is wanted."""
     partial = target.with_name(f"{target.stem}.{os.getpid()}.partial.tif")
     info = source.info
-    size = stored_size((info.width, info.height), info.orientation)
+    size = turned((info.width, info.height), info.orientation)
     shrink = None
     if short_side is not None:
-        small = stored_size(thumbnail_size(info.width, info.height, short_side), info.orientation)
+        small = turned(thumbnail_size(info.width, info.height, short_side), info.orientation)
         shrink = Shrink(size, small, info.bands, info.dtype, range(small[0]))
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -167,7 +168,7 @@ def _tiles(source: VipsSource, shrink: Shrink | None, progress: Callable[[int], 
 def _tile_rows(source: VipsSource, shrink: Shrink | None) -> Iterator[Pixels]:
     """256 rows at a time, in one array that is filled anew; fewer at the end."""
     info = source.info
-    (width, height), done, held = stored_size((info.width, info.height), info.orientation), 0, 0
+    (width, height), done, held = turned((info.width, info.height), info.orientation), 0, 0
     rows: Pixels = np.empty((_TILE, width, info.bands), info.dtype)
     for block in streamed_rows(source):
         if shrink is not None:
@@ -194,6 +195,7 @@ def _write_tiles(partial: Path, info: RasterInfo, size: tuple[int, int], tiles: 
         planarconfig="contig" if info.bands > 1 else None,
         extrasamples=["unassalpha"] if info.alpha else None,
         extratags=[(_ORIENTATION, "H", 1, info.orientation, True)],
+        iccprofile=info.icc_profile,
         metadata=None,
         software=False,
     )

@@ -5,6 +5,7 @@ A window decodes the tiles or strips that it touches and no others; nothing is k
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 from typing import Any
@@ -22,9 +23,9 @@ from urst_tiles.sources.choice import ALL_OF_IT, Choice
 from urst_tiles.sources.tiff_header import TiffFacts, facts_of, read_tiff_facts
 from urst_tiles.sources.vips_image import is_tiff
 
-__all__ = ["TiffSource", "is_for_tifffile"]
+__all__ = ["SLACK_BYTES", "TiffArray", "TiffFileHeader", "TiffSource", "is_for_tifffile"]
 
-_SLACK_BYTES = 32 << 20
+SLACK_BYTES = 32 << 20
 """What the header of a large file takes, and the decoders."""
 _ANY_LIBTIFF = (1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946)
 """Compressions that every libtiff has: none, CCITT's, LZW, JPEG, deflate, PackBits. Not Zstandard, WebP, JPEG 2000."""
@@ -42,7 +43,7 @@ def is_for_tifffile(path: str) -> bool:
     return apart or facts.wide or facts.compression not in _ANY_LIBTIFF
 
 
-class _Header:
+class TiffFileHeader:
     """A TIFF's header, read once in each process that uses it."""
 
     def __init__(self, file: ByteFile) -> None:
@@ -55,7 +56,7 @@ class _Header:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.file = state["file"]
         self._lock = threading.Lock()
-        self._pages: dict[tuple[int, int], Any] = {}
+        self._pages: dict[tuple[int | None, int], Any] = {}
         self._tif: Any = None
 
     def tif(self) -> Any:
@@ -64,11 +65,12 @@ class _Header:
             self._tif = tifffile.TiffFile(self.file.open())
         return self._tif
 
-    def page(self, level: int, index: int) -> Any:
-        """A page of the first series, with its tags read."""
+    def page(self, level: int | None, index: int) -> Any:
+        """A page of a level of the first series, or without a level of the file, with its tags read."""
         with self._lock:
             if (level, index) not in self._pages:
-                page = self.tif().series[0].levels[level].pages[index]
+                tif = self.tif()
+                page = tif.pages[index].aspage() if level is None else tif.series[0].levels[level].pages[index]
                 if page is None:
                     raise ValueError(f"its page {index} is missing")
                 # Read now: they move in the file.
@@ -78,14 +80,15 @@ class _Header:
 
 
 class TiffArray:
-    """One level of the first picture, as an array: axes that count pages, then a page's own."""
+    """One level of the first picture, as an array: axes that count pages, then a page's own. Or, without a level, one
+    page of the file."""
 
-    def __init__(self, header: _Header, level: int) -> None:
-        self._header, self._level = header, level
-        series = header.tif().series[0].levels[level]
-        key = series.keyframe
-        self.shape = tuple(int(length) for length in series.shape)
-        self.dtype = np.dtype(series.dtype)
+    def __init__(self, header: TiffFileHeader, level: int | None, page: int = 0) -> None:
+        self._header, self._level, self._first = header, level, page
+        held = header.tif().pages[page].aspage() if level is None else header.tif().series[0].levels[level]
+        key = held.keyframe
+        self.shape = tuple(int(length) for length in held.shape)
+        self.dtype = np.dtype(held.dtype)
         self._own = len(key.shape)  # axes of a page
         self._apart = int(key.planarconfig) == 2 and key.samplesperpixel > 1
         self._size = int(key.imagelength), int(key.imagewidth)
@@ -140,7 +143,7 @@ class TiffArray:
 
     def _decoded(self, number: int, segment: int) -> NDArray[Any] | None:
         """(rows, columns, samples) of a tile or strip, None for one that was never written."""
-        page, decode, tables = self._header.page(self._level, number)
+        page, decode, tables = self._header.page(self._level, self._first + number)
         offset, count = int(page.dataoffsets[segment]), int(page.databytecounts[segment])
         if count == 0:
             return None
@@ -159,10 +162,12 @@ class TiffSource(ArraySource):
         self._name = path
         self._file = ByteFile(path)
         try:
-            header = _Header(self._file)
+            header = TiffFileHeader(self._file)
             tif = header.tif()
             series, facts = tif.series[0], facts_of(tif)
-            arrays = tuple(TiffArray(header, level) for level in range(len(series.levels)))
+            arrays = tuple(
+                TiffArray(header, at) for at, level in enumerate(series.levels) if not (at and level.keyframe.is_mask)
+            )
             stated = _stated(tif, series, facts, arrays, path)
         except SourceError:
             raise
@@ -170,7 +175,11 @@ class TiffSource(ArraySource):
         except Exception as error:
             reason = " ".join(str(error).split())
             raise SourceError(f"cannot open {path} as a TIFF: {type(error).__name__}: {reason}") from error
-        self._settle(arrays, _layout(series.axes, arrays[0].shape, path), choice, stated, "tiff")
+        masks = sum(page.keyframe.is_mask for page in series.pages if page is not None) if facts.masks.pages else 0
+        self._settle(arrays, _layout(series.axes, arrays[0].shape, masks, path), choice, stated, "tiff")
+        self.facts = facts
+        notes = facts.masks.notes((self._info.width, self._info.height))
+        self._info = dataclasses.replace(self._info, notes=self._info.notes + notes)
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, size, time or tag of the last change, and what was chosen."""
@@ -179,18 +188,19 @@ class TiffSource(ArraySource):
     def cache_bytes(self, width: int) -> int:
         """A band of rows before and after its axes are turned, a tile compressed and not, and the header."""
         chunk_width, chunk_height = self._info.tile or (width, width)
-        return super().cache_bytes(width) + 3 * chunk_width * chunk_height * self._chunk_pixel + _SLACK_BYTES
+        return super().cache_bytes(width) + 3 * chunk_width * chunk_height * self._chunk_pixel + SLACK_BYTES
 
 
-def _layout(axes: str, shape: tuple[int, ...], name: str) -> Layout:
-    """From tifffile's letters: S are samples of a pixel, C channels, others pages of some kind."""
+def _layout(axes: str, shape: tuple[int, ...], masks: int, name: str) -> Layout:
+    """From tifffile's letters: S are samples of a pixel, C channels, others pages of some kind, I any; so many of them
+    masks."""
     if not {"Y", "X"} <= set(axes):
         raise SourceError(f"{name} holds no picture with rows and columns: its axes are {axes}")
     along = "S" if "S" in axes else "C"
     notes = tuple(
-        f"It holds {length} pictures along its axis {axis.lower()}; the first is read."
+        f"It holds {pictures} pictures along its axis {axis.lower()}; the first is read."
         for axis, length in zip(axes, shape, strict=True)
-        if axis not in ("Y", "X", along) and length > 1
+        if axis not in ("Y", "X", along) and (pictures := length - (masks if axis == "I" else 0)) > 1
     )
     return Layout(len(axes), axes.index("Y"), axes.index("X"), axes.index(along) if along in axes else None, notes)
 

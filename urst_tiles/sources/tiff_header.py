@@ -11,6 +11,7 @@ from typing import Any
 import tifffile
 
 from urst_tiles.sources.geo import GeoTags, read_geo_tags
+from urst_tiles.sources.mask_pages import NO_MASKS, Masks, masks_of
 
 __all__ = ["TiffFacts", "TiffLevel", "facts_of", "read_tiff_facts"]
 
@@ -54,7 +55,7 @@ class TiffFacts:
     extra_samples: tuple[int, ...]
     # what the bands after the colours are: 0 unknown, 1 premultiplied alpha, 2 alpha
     other_pages: int
-    # pages that are neither the raster nor a level of it
+    # pages that are neither the raster nor a level of it nor a mask
     nodata: float | None = None
     # the value that GDAL's tag names, where libvips shows the numbers as they are stored
     range: tuple[float, float] | None = None
@@ -69,6 +70,8 @@ class TiffFacts:
     # whether its numbers have 64 bits, which libvips does not read
     geo: GeoTags | None = None
     # where the raster lies on the Earth
+    masks: Masks = NO_MASKS
+    # pages that say which pixels are valid
 
 
 def read_tiff_facts(path: str) -> TiffFacts | None:
@@ -88,7 +91,7 @@ def read_tiff_facts(path: str) -> TiffFacts | None:
 def facts_of(tif: Any) -> TiffFacts:
     """The facts of an open ``tifffile.TiffFile``; may raise anything where the file is damaged."""
     page = tif.pages.first
-    levels = _levels(tif, page)
+    levels, masks = _levels(tif, page), masks_of(tif)
     pages_of_raster = 1 + sum(level.subifd is None for level in levels)
     return TiffFacts(
         tile=(int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None,
@@ -97,7 +100,7 @@ def facts_of(tif: Any) -> TiffFacts:
         levels=levels,
         resolution=_resolution(tif, page),
         extra_samples=tuple(int(sample) for sample in page.extrasamples),
-        other_pages=max(0, len(tif.pages) - pages_of_raster),
+        other_pages=max(0, len(tif.pages) - pages_of_raster - len(masks.pages)),
         nodata=_nodata(page),
         range=_range(page),
         orientation=int(page.tags.valueof("Orientation", 1)),
@@ -105,6 +108,7 @@ def facts_of(tif: Any) -> TiffFacts:
         wide=page.dtype is not None and page.dtype.itemsize > 4 and page.dtype.kind in "iuf",
         compression=int(page.compression),
         geo=read_geo_tags(page.tags),
+        masks=masks,
     )
 
 
@@ -114,9 +118,15 @@ def _levels(tif: Any, first: Any) -> tuple[TiffLevel, ...]:
         return ()
     found = []
     for level in series.levels[1:]:
-        page = level.keyframe
+        if len(level.pages) > 2:
+            continue
+        # The second is its mask: one of 8 bit differs from a grey level in nothing else.
+        held = [page for page in level.pages if page is None or not page.keyframe.is_mask]
+        if len(held) != 1 or held[0] is None:
+            continue
+        page = held[0].keyframe
         place = tuple(page.treeindex)
-        if len(level.pages) == 1 and len(place) <= 2:
+        if len(place) <= 2:
             subifd = place[1] if len(place) == 2 else None
             found.append(TiffLevel(int(page.imagewidth), int(page.imagelength), place[0], subifd))
     return tuple(found)

@@ -17,6 +17,7 @@ from urst_tiles.errors import SourceError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, RasterInfo, chosen_of
 from urst_tiles.sources.choice import ALL_OF_IT, Choice, level_of
+from urst_tiles.sources.orientation import oriented, turned
 from urst_tiles.sources.shrink import UNTILED, area_mean, shrink_by_strips, thumbnail_size
 from urst_tiles.sources.tiff_header import TiffFacts, read_tiff_facts
 from urst_tiles.sources.vips_image import (
@@ -30,7 +31,7 @@ from urst_tiles.sources.vips_image import (
 from urst_tiles.sources.vips_reader import WindowReader
 from urst_tiles.sources.vips_values import Opening
 
-__all__ = ["VipsSource", "check_file", "oriented", "stored_size", "streamed_rows"]
+__all__ = ["VipsSource", "check_file", "streamed_rows"]
 
 _MAX_TILE_BYTES = 1 << 30
 """A larger tile is damage, or was not made to be read by windows."""
@@ -183,7 +184,7 @@ class VipsSource:
         )
         if not same:
             return None
-        size = stored_size(level.size, self._info.orientation)
+        size = turned(level.size, self._info.orientation)
         tile = _tile(image, self._info.orientation)
         info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
         return WindowReader(opening, info, self._pixel_bytes), size, tile
@@ -194,8 +195,8 @@ class VipsSource:
         try:
             out = area_mean(
                 streamed_rows(self),
-                stored_size((info.width, info.height), info.orientation),
-                stored_size(out_size, info.orientation),
+                turned((info.width, info.height), info.orientation),
+                turned(out_size, info.orientation),
                 bands=info.bands,
                 dtype=info.dtype,
             )
@@ -260,13 +261,15 @@ def _info(
     if resolution is not None:
         of_level = resolution[0] * image.width / full[0], resolution[1] * image.height / full[1]
         resolution = (of_level[1], of_level[0]) if orientation > 4 else of_level
-    width, height = stored_size((image.width, image.height), orientation)
+    width, height = turned((image.width, image.height), orientation)
     notes = list(presented.notes)
     if decodes_whole(image, loader) and image.width * image.height > _LARGE_PIXELS:
         notes.append("Its decoder holds a file of this kind in memory whole, even to copy it to tiles.")
     pages = facts.other_pages + 1 if facts else int(image.get("n-pages")) if "n-pages" in fields else 1
     if pages > 1:
         notes.append(f"The file holds {pages} images; the first is read.")
+    if facts is not None:
+        notes.extend(facts.masks.notes((image.width, image.height)))
     geo = facts.geo if facts else None
     if geo is not None and orientation != 1:
         geo = None
@@ -281,7 +284,7 @@ def _info(
         icc_profile=presented.icc_profile,
         resolution=resolution,
         orientation=orientation,
-        levels=tuple(stored_size(level.size, orientation) for level in levels),
+        levels=tuple(turned(level.size, orientation) for level in levels),
         random_access=is_random_access(path, loader),
         tile=_tile(image, orientation),
         format=loader.removesuffix("_source").removesuffix("_buffer").removesuffix("load"),
@@ -294,12 +297,7 @@ def _info(
 def _tile(image: Any, orientation: int) -> tuple[int, int] | None:
     if "tile-width" not in image.get_fields():
         return None
-    return stored_size((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
-
-
-def stored_size(size: tuple[int, int], orientation: int) -> tuple[int, int]:
-    """Orientations 5 to 8 exchange the sides."""
-    return (size[1], size[0]) if orientation > 4 else size
+    return turned((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
 
 
 def streamed_rows(source: VipsSource) -> Iterator[Pixels]:
@@ -311,7 +309,7 @@ def streamed_rows(source: VipsSource) -> Iterator[Pixels]:
         SourceError: it is not what it was when it was opened.
     """
     info, image = source.info, source.opening.presented("sequential").image
-    expected = (*stored_size((info.width, info.height), info.orientation), info.bands)
+    expected = (*turned((info.width, info.height), info.orientation), info.bands)
     found = image.width, image.height, image.bands
     if found != expected:
         raise SourceError(f"{source.name} has changed since it was opened: it was {expected} and is {found}")
@@ -322,14 +320,3 @@ def streamed_rows(source: VipsSource) -> Iterator[Pixels]:
         pixels = region.fetch(0, row, image.width, rows)
         block: Pixels = np.frombuffer(pixels, info.dtype).reshape(rows, image.width, info.bands)
         yield block
-
-
-def oriented(pixels: Pixels, orientation: int) -> Pixels:
-    """Apply an EXIF orientation to (height, width, bands)."""
-    if orientation > 4:
-        pixels = pixels.transpose(1, 0, 2)
-    # After the transposition of 5 … 8: mirrored left to right, upside down?
-    mirrored = orientation in (2, 3, 6, 7)
-    flipped = orientation in (3, 4, 7, 8)
-    turned: Pixels = pixels[:: -1 if flipped else 1, :: -1 if mirrored else 1].copy()
-    return turned

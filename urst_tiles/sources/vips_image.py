@@ -15,7 +15,7 @@ import pyvips
 
 from urst_tiles.errors import SourceError
 from urst_tiles.sources.base import Colour
-from urst_tiles.sources.colour import profile_fault
+from urst_tiles.sources.colour import profile_fault, srgb_profile
 from urst_tiles.sources.tiff_header import TiffFacts
 
 __all__ = [
@@ -59,6 +59,7 @@ class Presented:
     alpha: bool
     dtype: Literal["uint8", "uint16"]
     icc_profile: bytes | None
+    # what its numbers are in: the file's own, or that of sRGB where they were converted to it
     notes: tuple[str, ...]
     choice: tuple[str, ...] = ()
     # what of the file was asked for, as in RasterInfo
@@ -128,7 +129,8 @@ def present(image: Any, name: str, facts: TiffFacts | None) -> Presented:
     icc = _field(image, "icc-profile-data")
     if image.interpretation in _CONVERTED:
         image = _to_rgb(image, notes, bytes(icc) if icc else None)
-        icc = None
+        # From here on they are sRGB, and whoever copies or exports them says so.
+        icc = srgb_profile()
     dtype = _dtype(image, name)
     colour, alpha = _bands(image, name, notes)
     if alpha and facts is not None and facts.extra_samples:
