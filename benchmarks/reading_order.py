@@ -1,4 +1,5 @@
-"""What going through the shards back and forth saves against row after row: bytes read from the raster's file.
+"""What going through the shards back and forth saves against row after row, and keeping what neighbours share: bytes
+read from the raster's file.
 
     python -m benchmarks.reading_order [--megapixels 200] [--halo 56] [--readers 1 2]
 
@@ -20,18 +21,22 @@ from benchmarks.common import in_subprocess, save
 
 MODULE = "benchmarks.reading_order"
 STRIDE = 4
+EDGES = "with shared edges"
+"""Back and forth, and what shards share kept: what a run in one process does."""
 
 
 def child(raster: str, order: str, readers: int, window: int, halo: int) -> dict[str, Any]:
     from benchmarks.counting import process_bytes
     from urst_tiles import open_source
     from urst_tiles.geometry import plan_tiles
+    from urst_tiles.reading import as_it_is_read
     from urst_tiles.running import back_and_forth
 
     source = open_source(raster)
     tiles = plan_tiles(source.info.width, source.info.height, window=window, halo=halo, stride=STRIDE)
     shards = range(len(tiles))
-    chosen = list(back_and_forth(shards, tiles.grid[1]) if order == "back and forth" else shards)
+    chosen = list(shards if order == "row after row" else back_and_forth(shards, tiles.grid[1]))
+    source = as_it_is_read(source, tiles, "edges" if order == EDGES else "windows")
 
     def read(index: int) -> int:
         return source.read(tiles[index].window).size
@@ -63,11 +68,11 @@ def main() -> None:
         raster = Path(scratch) / "raster.tif"
         make_raster(raster, *sides(arguments.megapixels))
         for readers in arguments.readers:
-            for order in ("row after row", "back and forth"):
+            for order in ("row after row", "back and forth", EDGES):
                 row = in_subprocess(MODULE, raster, order, readers, arguments.window, arguments.halo)
                 rows.append({"order": order, "readers": readers, **row})
                 read = row["error"] if "error" in row else f"{row['bytes_read_of_file']:.4f} x the file's bytes"
-                print(f"{order:<16} {readers} readers: {read}", flush=True)
+                print(f"{order:<17} {readers} readers: {read}", flush=True)
     settings = {"megapixels": arguments.megapixels, "window": arguments.window, "halo": arguments.halo}
     print(f"wrote {save(arguments.name, {**settings, 'runs': rows})}")
 

@@ -49,7 +49,7 @@ LAYERS = [
     "preparing",
     "trial",
     "deployment",
-    "unpacking",
+    "reading",
     "copies",
     "costs",
     "estimating_gpu",

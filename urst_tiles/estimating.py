@@ -17,6 +17,7 @@ from urst_tiles.estimating_gpu import estimate_gpu
 from urst_tiles.estimating_reading import reading_part, shrinking_part, spool_parts
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
+from urst_tiles.reading import Reading
 from urst_tiles.shards import held_pixels, largest_batch
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
@@ -24,7 +25,6 @@ from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
 from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
-from urst_tiles.unpacking import Unpacking
 
 __all__ = ["estimate_memory", "store_layout"]
 
@@ -75,7 +75,7 @@ def estimate_memory(
     wide: bool = True,
     engine: str = "torch",
     colours: Colours = AS_THEY_ARE,
-    unpacking: Unpacking = "none",
+    reading: Reading = "windows",
 ) -> MemoryEstimate:
     """What a run with these settings holds at most, phase by phase.
 
@@ -104,12 +104,12 @@ def estimate_memory(
         in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
     shards = (
         *_shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu),
-        reading_part(source, tiles, in_flight, unpacking),
+        reading_part(source, tiles, in_flight, reading),
         *_shard_uploads(info, tiles, layout, in_flight, deployment),
         *(_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
     )
     phases = [
-        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours, unpacking)),
+        MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours, reading)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
         MemoryPhase("shards", runtime + _of_workers(shards, costs, engine, workers, gpu=gpu)),
         MemoryPhase(
@@ -126,7 +126,7 @@ def estimate_memory(
     if costs.style:
         # Before the plan: what it took then is part of the process's peak. Again in the run for the raster's colours.
         phases[:0] = [MemoryPhase(name, runtime + parts) for name, parts in _style_parts(source, costs, thumbnail)]
-    if unpacking == "spool":
+    if reading == "spool":
         phases.insert(0, MemoryPhase("spool", (*runtime, *spool_parts(source, thumbnail))))
     exporter = deployment.exporter
     if exporter is not None:
@@ -136,11 +136,11 @@ def estimate_memory(
     return MemoryEstimate(tuple(phases), estimate_gpu(info, costs, tiles, batch, wide=wide) if gpu else None)
 
 
-def _thumbnail_parts(source: Source, short_side: int, colours: Colours, unpacking: Unpacking) -> tuple[MemoryPart, ...]:
+def _thumbnail_parts(source: Source, short_side: int, colours: Colours, reading: Reading) -> tuple[MemoryPart, ...]:
     width, height = thumbnail_size(source.info.width, source.info.height, short_side)
     return (
         MemoryPart("thumbnail", width * height * source.info.bytes_per_pixel, f"{width} x {height} px"),
-        shrinking_part(source, short_side, unpacking),
+        shrinking_part(source, short_side, reading),
         *_colour_part(colours, source.info, width * height, 0),
     )
 

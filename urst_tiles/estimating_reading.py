@@ -4,27 +4,32 @@ from __future__ import annotations
 
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryPart
+from urst_tiles.reading import Reading, bytes_held
 from urst_tiles.shards import read_side
 from urst_tiles.sources.base import Source
-from urst_tiles.sources.shrink import shrinking_bytes, thumbnail_bytes, thumbnail_size
+from urst_tiles.sources.shrink import UNTILED, shrinking_bytes, thumbnail_bytes, thumbnail_size
 from urst_tiles.sources.spool import spool_row_bytes
-from urst_tiles.unpacking import Unpacking, bytes_in_bands
 
 __all__ = ["reading_part", "shrinking_part", "spool_parts"]
 
 
-def reading_part(source: Source, tiles: TilePlan, in_flight: int, unpacking: Unpacking) -> MemoryPart:
+def reading_part(source: Source, tiles: TilePlan, in_flight: int, reading: Reading) -> MemoryPart:
     """Reading shards, so many at the same time."""
-    if unpacking == "bands":
-        rows = min(read_side(tiles), source.info.height)
-        return MemoryPart("source", bytes_in_bands(source, tiles), f"{rows:,} rows held, and the decoder")
-    in_flight, width = min(in_flight, len(tiles)), min(read_side(tiles), source.info.width)
-    return MemoryPart("source", in_flight * source.cache_bytes(width), f"{in_flight} readers' caches")
+    held, side = bytes_held(source, tiles, reading), read_side(tiles)
+    if reading == "bands":
+        rows = min(side, source.info.height)
+        return MemoryPart("source", held, f"{rows:,} rows held, and the decoder")
+    in_flight = min(in_flight, len(tiles))
+    text = f"{in_flight} readers' caches"
+    if reading == "edges":
+        # From tile's border to tile's border.
+        side, text = side + 2 * (source.info.tile or UNTILED)[0], f"{text}, and what neighbouring shards share"
+    return MemoryPart("source", in_flight * source.cache_bytes(min(side, source.info.width)) + held, text)
 
 
-def shrinking_part(source: Source, short_side: int, unpacking: Unpacking) -> MemoryPart:
+def shrinking_part(source: Source, short_side: int, reading: Reading) -> MemoryPart:
     """Making the thumbnail, beyond itself."""
-    if unpacking == "bands":
+    if reading == "bands":
         return MemoryPart("source", _stream_bytes(source) + shrinking_bytes(source.info), "the raster being shrunk")
     return MemoryPart("source", thumbnail_bytes(source, short_side), "strips of the raster being shrunk")
 

@@ -16,9 +16,9 @@ from urst_tiles.geometry import TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, format_bytes
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
+from urst_tiles.reading import Reading, ways_to_read
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
-from urst_tiles.unpacking import Unpacking, ways_to_unpack
 
 __all__ = ["GPU_BATCH", "Fitting", "fit"]
 
@@ -40,7 +40,7 @@ class Fitting:
     room: int | None
     # of the GPU's memory, in bytes: its budget, or what is free; None on a CPU
     engine: EngineName
-    unpacking: Unpacking
+    reading: Reading
 
 
 def fit(
@@ -63,7 +63,7 @@ def fit(
     least = options.batch or 1
     hosts: list[int] = []
     devices: list[int] = []
-    for (tiles, batch, in_flight, engine), unpacking in _unpacked(
+    for (tiles, batch, in_flight, engine), reading in _readings(
         _candidates(source.info, network, options, engines, gpu=gpu), source, deployment
     ):
         memory = estimate_memory(
@@ -78,7 +78,7 @@ def fit(
             wide=options.precision in ("float32", "tf32"),
             engine=engine,
             colours=colours,
-            unpacking=unpacking,
+            reading=reading,
         )
         # What is free is no promise: it decides the batch only. Windows decide pixels, and must not hang on it.
         if memory.device and room and memory.device.bytes > room and (options.device_budget or batch > least):
@@ -86,7 +86,7 @@ def fit(
         elif options.budget is not None and memory.bytes > options.budget:
             hosts.append(memory.bytes)
         else:
-            return Fitting(tiles, batch, in_flight, memory, room, engine, unpacking)
+            return Fitting(tiles, batch, in_flight, memory, room, engine, reading)
     if hosts:
         raise _too_small(options.budget or 0, min(hosts), "memory")
     raise _too_small(options.device_budget or 0, min(devices), "device-memory")
@@ -104,12 +104,12 @@ def _too_small(budget: int, needed: int, option: str) -> MemoryBudgetError:
 _Candidate = tuple[TilePlan, int, int, EngineName]
 
 
-def _unpacked(
+def _readings(
     candidates: Iterator[_Candidate], source: Source, deployment: Deployment
-) -> Iterator[tuple[_Candidate, Unpacking]]:
+) -> Iterator[tuple[_Candidate, Reading]]:
     """Each with every way to come to the raster's windows, the preferred one first."""
     for candidate in candidates:
-        for way in ways_to_unpack(source, candidate[0], deployment):
+        for way in ways_to_read(source, candidate[0], deployment):
             yield candidate, way
 
 

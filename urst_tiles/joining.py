@@ -16,6 +16,7 @@ from urst_tiles.events import Callback, PhaseStarted, Stop
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import RunOptions
 from urst_tiles.planning import RunPlan
+from urst_tiles.reading import as_it_is_read
 from urst_tiles.running import Run, freeze_for, shard_columns, stop_if_asked
 from urst_tiles.runs import RunRecord, raster_settings
 from urst_tiles.shards import source_crc
@@ -23,7 +24,6 @@ from urst_tiles.sites import Site
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.spool import spool
 from urst_tiles.statistics import Statistics
-from urst_tiles.unpacking import banded
 
 __all__ = ["Wanted", "enter", "make_record"]
 
@@ -108,12 +108,10 @@ def _begin(wanted: Wanted, record: RunRecord, tell: Callback, stop: Stop, *, res
 
 
 def _readable(wanted: Wanted, tell: Callback, stop: Stop, *, measured: bool) -> Source:
-    """The raster itself, its rows in bands, or its unpacked copy; unless it was ``measured``, with a thumbnail that was
-    made meanwhile."""
-    if wanted.plan.unpacking == "none":
-        return wanted.source
-    if wanted.plan.unpacking == "bands":
-        return banded(wanted.source, wanted.plan.tiles)
+    """The raster as its plan reads it; an unpacked copy, unless it was ``measured``, with a thumbnail that was made
+    meanwhile."""
+    if wanted.plan.reading != "spool":
+        return as_it_is_read(wanted.source, wanted.plan.tiles, wanted.plan.reading)
     tell(PhaseStarted("spool"))
     with wanted.site.unpacking(stop, tell) as folder:
         return spool(

@@ -20,13 +20,13 @@ from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.preparing import open_raster
+from urst_tiles.reading import Reading
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
 from urst_tiles.stores import Exporter, ExportOptions
 from urst_tiles.trial import seconds_per_pixel
-from urst_tiles.unpacking import Unpacking
 
 __all__ = ["RunPlan", "plan", "plan_run"]
 
@@ -62,7 +62,7 @@ class RunPlan:
     # what is done about the ICC profile
     engine: EngineName
     # what runs the network
-    unpacking: Unpacking
+    reading: Reading
     # how windows of the raster are come to
 
     def to_json(self) -> dict[str, Any]:
@@ -91,7 +91,7 @@ class RunPlan:
             "thumbnail": list(self.thumbnail),
             "memory": _memory_json(self.memory, self.budget),
             "device_memory": self.memory.device and _memory_json(self.memory.device, self.device_room),
-            "unpacking": self.unpacking,
+            "reading": self.reading,
             "disk": {part.name: part.bytes for part in self.disk},
             "seconds": self.seconds,
             "notes": list(self.notes),
@@ -170,17 +170,17 @@ def plan_run(
         memory=fitting.memory,
         budget=options.budget,
         device_room=fitting.room,
-        disk=_disk(source, tiles, deployment.exporter, fitting.unpacking),
+        disk=_disk(source, tiles, deployment.exporter, fitting.reading),
         seconds=_estimated_seconds(frozen, options, tiles, fitting.engine) if time_it else None,
         notes=(
-            *_notes(info, network, options, tiles, colours, fitting.unpacking),
+            *_notes(info, network, options, tiles, colours, fitting.reading),
             *_device_notes(options, fitting),
             *refused,
             *(() if deployment.exporter is None else deployment.exporter.check(layout, ExportOptions())),
         ),
         colours=colours,
         engine=fitting.engine,
-        unpacking=fitting.unpacking,
+        reading=fitting.reading,
     )
 
 
@@ -213,7 +213,7 @@ def _fit_engine(
     return fit(source, network, costs, options, colours, deployment), (f"{reason}: PyTorch runs it",)
 
 
-def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, unpacking: Unpacking) -> tuple[MemoryPart, ...]:
+def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, reading: Reading) -> tuple[MemoryPart, ...]:
     info = source.info
     size = tiles.region.area * (4 if info.alpha else 3) * np.dtype(info.dtype).itemsize
     parts = [
@@ -222,7 +222,7 @@ def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, unpacking:
     ]
     if exporter is not None:
         parts.append(MemoryPart(exporter.title, size + size // 3, "the same again, before compression"))
-    if unpacking == "spool":
+    if reading == "spool":
         parts.append(
             MemoryPart("spool", spool_bytes(source), f"{info.format} cannot be read at random: an unpacked copy")
         )
@@ -247,7 +247,7 @@ def _notes(
     options: RunOptions,
     tiles: TilePlan,
     colours: Colours,
-    unpacking: Unpacking,
+    reading: Reading,
 ) -> tuple[str, ...]:
     notes = [*info.notes, *colours.notes]
     if options.window is None and tiles.window > DEFAULT_WINDOW:
@@ -260,9 +260,9 @@ def _notes(
         notes.append(f"the halo is {tiles.halo} px: {options.halo} is no multiple of the stride {tiles.stride}")
     if tiles.halo < network.halo:
         notes.append(f"a halo of {tiles.halo} px is less than this network needs ({network.halo}): seams will show")
-    if unpacking == "spool":
+    if reading == "spool":
         notes.append(f"{info.format} cannot be read at random: it is unpacked once to a scratch file first")
-    if unpacking == "bands":
+    if reading == "bands":
         notes.append(
             f"{info.format} cannot be read at random: it is decoded twice from top to bottom, for the thumbnail and "
             "for the windows"

@@ -181,7 +181,7 @@ def make_shards(
                 on_tiles=lambda shard, pixels: tell(TilesFinished(shard, pixels)),
                 stop=stop,
                 patience=patience,
-                grouped=run.plan.unpacking != "bands",
+                grouped=run.plan.reading != "bands",
             )
     if before + tally.shards < len(shards):
         stop_if_asked(stop, f"{before + tally.shards} of {len(shards)} shards were done")

@@ -97,7 +97,7 @@ def stylize(
     if exporter.name != "omezarr" and not Path(site.target).exists():
         exporter.check_target(Path(site.target), overwrite=overwrite)  # where it is there, the run says whose it is
     run_plan = plan_run(raster, chosen, wanted, deployment=deployment, time_it=False)
-    if run_plan.unpacking == "spool":
+    if run_plan.reading == "spool":
         site.check_unpacking(raster)
     record = make_record(raster, chosen, run_plan, wanted, statistics)
     own = range(len(run_plan.tiles)) if part is None else part.of_shards(len(run_plan.tiles))

@@ -71,6 +71,10 @@ class MaskedSource:
             notes=of_raster.notes + (_said_of_own(of_raster) if own else ()) + notes,
         )
 
+    def of(self, raster: Source, mask: Source) -> MaskedSource:
+        """The same, of other sources of the two."""
+        return MaskedSource(raster, mask, own=self.own)
+
     @property
     def info(self) -> RasterInfo:
         return self._info

@@ -44,7 +44,7 @@ def turned_png(path: Path, pixels: NDArray[np.uint8]) -> Path:
 def test_formats_without_random_access_are_unpacked_and_nothing_is_left(tmp_path: Path) -> None:
     pixels = picture(130, 170)
     source = turned_png(tmp_path / "in.png", pixels)
-    assert plan(source, IDENTITY, window=64).unpacking == "spool"
+    assert plan(source, IDENTITY, window=64).reading == "spool"
     report = stylize(source, tmp_path / "out.zarr", network=IDENTITY, window=64)
     assert any("unpacked" in note for note in report.notes)
     assert (result(tmp_path / "out.zarr") == pixels.transpose(2, 0, 1)).all()
@@ -56,7 +56,7 @@ def test_or_they_are_read_in_bands_and_the_disk_is_left_alone(tmp_path: Path, sm
     write_tiff(tmp_path / "in.tif", pixels)
     Image.fromarray(pixels).save(tmp_path / "in.png")
     planned = plan(tmp_path / "in.png", small_network, window=144, thumbnail=48)
-    assert planned.unpacking == "bands"
+    assert planned.reading == "bands"
     assert "spool" not in [part.name for part in planned.disk]
     assert len(planned.tiles) > 1
     folders: set[str] = set()
@@ -97,21 +97,21 @@ def test_bands_are_for_one_process_and_for_rows_that_fit(
     Image.fromarray(pixels[..., 0]).save(tmp_path / "mask.png")
     settings: dict[str, Any] = {"window": 144, "thumbnail": 48, "time_it": False}
     kinds = [
-        plan(tmp_path / "in.png", small_network, **settings, **more).unpacking
+        plan(tmp_path / "in.png", small_network, **settings, **more).reading
         for more in ({}, {"workers": 2}, {"mask": tmp_path / "mask.png"})
     ]
     assert kinds == ["bands", "spool", "spool"]
-    monkeypatch.setattr("urst_tiles.unpacking._BAND", 1000)
-    assert plan(tmp_path / "in.png", small_network, **settings).unpacking == "spool"
+    monkeypatch.setattr("urst_tiles.reading._BAND", 1000)
+    assert plan(tmp_path / "in.png", small_network, **settings).reading == "spool"
 
 
 def test_a_budget_too_small_for_bands_spools(tmp_path: Path, small_network: StyleNetwork) -> None:
     pyvips.Image.black(60_000, 1_200, bands=3).pngsave(str(tmp_path / "in.png"))
     settings: dict[str, Any] = {"window": 320, "time_it": False, "thumbnail": 48}
     free = plan(tmp_path / "in.png", small_network, **settings)
-    assert free.unpacking == "bands"
+    assert free.reading == "bands"
     rows = next(part.bytes for part in free.memory.phases[2].parts if part.name == "source")
     assert rows > 60_000 * 3 * 320
     tight = plan(tmp_path / "in.png", small_network, memory=free.memory.bytes - 1, **settings)
-    assert tight.unpacking == "spool"
+    assert tight.reading == "spool"
     assert tight.memory.bytes < free.memory.bytes

@@ -1,0 +1,60 @@
+"""How shards come to their pixels: the cheapest way that the raster's format allows."""
+
+from __future__ import annotations
+
+from typing import Literal, cast
+
+from urst_tiles.deployment import Deployment
+from urst_tiles.geometry import TilePlan
+from urst_tiles.shards import read_side
+from urst_tiles.sources.bands import BandedSource, band_bytes, suits_bands
+from urst_tiles.sources.base import Source
+from urst_tiles.sources.edges import edge_bytes, with_shared_edges
+from urst_tiles.sources.vips import VipsSource
+
+__all__ = ["Reading", "as_it_is_read", "bytes_held", "ways_to_read"]
+
+Reading = Literal["edges", "windows", "bands", "spool"]
+"""edges: each shard's window by itself, but for the tiles that the one before shares. windows: without that. bands: the
+file is decoded twice, for the thumbnail and for the windows, and the rows that a row of shards needs are held. spool:
+it is decoded once, to a copy in tiles."""
+
+_BAND = 256 << 20
+"""Bytes of rows up to which holding them is held to be cheaper than a copy on disk, which is written and read again."""
+
+
+def ways_to_read(source: Source, tiles: TilePlan, deployment: Deployment) -> tuple[Reading, ...]:
+    """What can be done about a raster for these shards, the cheapest first.
+
+    Edges and bands are for one process that goes through the shards in order: of several, each would find no edges, and
+    decode all the rows above its own.
+    """
+    info = source.info
+    if info.random_access:
+        shared = deployment.alone and edge_bytes(source, read_side(tiles), _overlap(tiles))
+        return ("edges", "windows") if shared else ("windows",)
+    held = min(read_side(tiles), info.height) * info.width * info.bytes_per_pixel
+    if deployment.alone and suits_bands(source) and held <= _BAND:
+        return "bands", "spool"
+    return ("spool",)
+
+
+def bytes_held(source: Source, tiles: TilePlan, reading: Reading) -> int:
+    """Upper bound, in bytes, of what reading holds for all shards together: bands with their decoder, or edges."""
+    if reading == "bands":
+        return band_bytes(cast("VipsSource", source), read_side(tiles))
+    return edge_bytes(source, read_side(tiles), _overlap(tiles)) if reading == "edges" else 0
+
+
+def as_it_is_read(source: Source, tiles: TilePlan, reading: Reading) -> Source:
+    """The raster as shards read it; a spool is made elsewhere."""
+    if reading == "bands":
+        return BandedSource(cast("VipsSource", source), read_side(tiles))
+    if reading == "edges":
+        return with_shared_edges(source, read_side(tiles), _overlap(tiles))
+    return source
+
+
+def _overlap(tiles: TilePlan) -> int:
+    """Pixels of a shard's side that its neighbour reads too."""
+    return read_side(tiles) - tiles.shard
