@@ -61,8 +61,8 @@ class _Painting:
     # scalar: contrast that three in ten of the painting's blocks stay under
     detail: Tensor
     # (levels,): energy of detail of 2, 4, 8, … px
-    stroke_square: float
-    # mean square of the features at the stroke layer
+    stroke_variance: float
+    # of the features at the stroke layer from place to place, mean over channels
 
 
 class JohnsonRecipe:
@@ -71,7 +71,7 @@ class JohnsonRecipe:
     Style: Gram matrices at three sizes. Content: relu2_2, and relu3_3 of the halved picture. Tone: moments of colour.
     Grain: energy of detail by size. Light: what is light in the photo
     is light in the picture. Flatness: contrast of each small block. Strokes: the paper's term, divided by the
-    mean square of the painting's features at that layer.
+    variance of the painting's features at that layer: what channels have everywhere says nothing of strokes.
 
     Parameters:
         style: the painting, (1, 3, H, W) float32 in [0, 1].
@@ -103,7 +103,7 @@ class JohnsonRecipe:
             covariance[0],
             calm,
             losses.detail_energies(style)[0],
-            float(strokes.float().square().mean()),
+            float(strokes.float().var(dim=(2, 3), correction=0).mean()),
         )
 
     @torch.no_grad()
@@ -122,7 +122,7 @@ class JohnsonRecipe:
         terms = self._of_thumbnail(_inside(output), _inside(batch.thumbnail), constants)
         if stroke:
             terms["stroke"], patch = stroke_term(
-                self.network, self._vgg, self.stroke_layer, batch, output, moments, self._painting.stroke_square
+                self.network, self._vgg, self.stroke_layer, batch, output, moments, self._painting.stroke_variance
             )
             # Seen from twice as far a patch is a thumbnail's picture, and no place of it may be flat either: alone, the
             # stroke term calms a sky in which strokes twice as large have nothing in reach that they could follow.
