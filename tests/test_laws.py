@@ -21,7 +21,9 @@ def plans(draw: st.DrawFn) -> TilePlan:
     if draw(st.booleans()):
         col, row = draw(st.integers(0, width - 1)), draw(st.integers(0, height - 1))
         region = Window(col, row, draw(st.integers(1, width - col)), draw(st.integers(1, height - row)))
-    return plan_tiles(width, height, window=window, halo=halo, stride=stride, region=region)
+    # A shard's file has four chunks a side, whatever windows it is made of.
+    cores = draw(st.sampled_from([4, 8] if (window - 2 * halo) % 2 else [2, 4]))
+    return plan_tiles(width, height, window=window, halo=halo, stride=stride, region=region, cores=cores)
 
 
 @given(plans())

@@ -28,6 +28,10 @@ GPU_BATCH = 8
 """Windows a call of the network on a GPU, where they fit; one on a CPU."""
 
 
+_WORTH = 0.95
+"""Pixels run in larger windows, over those in windows of the usual size, under which they are worth their memory."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fitting:
     """What was chosen."""
@@ -116,8 +120,8 @@ def _readings(
 def _candidates(
     info: RasterInfo, network: StyleNetwork, options: RunOptions, engines: tuple[EngineName, ...], *, gpu: bool
 ) -> Iterator[_Candidate]:
-    """Plans from the preferred one to the leanest: fewer shards in flight, then smaller batches, then another engine,
-    then smaller windows."""
+    """Plans from the preferred one to the leanest: windows of twice the core, fewer shards in flight, then smaller
+    batches, then another engine, then smaller windows."""
     largest = options.batch or (GPU_BATCH if gpu else 1)
     smaller = [largest >> halvings for halvings in range(1, largest.bit_length())] if options.batch is None else []
     shrinks = options.budget is not None or (gpu and options.device_budget is not None)
@@ -131,10 +135,30 @@ def _candidates(
             region=options.part,
         )
         if position == 0:
+            grown = _grown(tiles)
+            if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles):
+                yield grown, largest, 2, engines[0]
             for engine, batch, in_flight in product(engines, (largest, *smaller), (2, 1)):
                 yield tiles, batch, in_flight, engine
         else:
             yield tiles, options.batch or 1, 1, engines[-1]
+
+
+def _grown(tiles: TilePlan) -> TilePlan:
+    """The same shards, of windows with twice the core."""
+    return plan_tiles(
+        tiles.width,
+        tiles.height,
+        window=2 * tiles.core + 2 * tiles.halo,
+        halo=tiles.halo,
+        stride=tiles.stride,
+        region=tiles.region,
+        cores=tiles.cores // 2,
+    )
+
+
+def _saves(grown: TilePlan, tiles: TilePlan) -> bool:
+    return grown.window_pixels < _WORTH * tiles.window_pixels
 
 
 def _halo(network: StyleNetwork, options: RunOptions) -> int:

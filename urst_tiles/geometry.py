@@ -24,7 +24,7 @@ from urst_tiles.errors import InputError
 __all__ = ["SHARD_CORES", "Shard", "Tile", "TilePlan", "Window", "default_window", "plan_tiles"]
 
 SHARD_CORES = 4
-"""A shard is a block of SHARD_CORES x SHARD_CORES cores."""
+"""Cores along a shard's side, where nothing else is said; and always the chunks along the side of its file."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -148,6 +148,8 @@ class TilePlan(Sequence[Shard]):
     # in pixels: the network commutes with shifts by it
     region: Window
     # the part of the raster that is produced
+    cores: int = SHARD_CORES
+    # along the side of a shard
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -160,6 +162,10 @@ class TilePlan(Sequence[Shard]):
             raise InputError(
                 f"window {self.window} leaves no core: the halo is {self.halo}. "
                 f"Use a window of {self.stride + 2 * self.halo} or larger"
+            )
+        if self.cores < 1 or self.shard % SHARD_CORES:
+            raise InputError(
+                f"a shard of {self.cores} x {self.cores} cores of {self.core} px is no {SHARD_CORES} chunks a side"
             )
         if not Window(0, 0, self.width, self.height).contains(self.region):
             raise InputError(
@@ -175,7 +181,12 @@ class TilePlan(Sequence[Shard]):
     @property
     def shard(self) -> int:
         """Side of an unclipped shard, in pixels."""
-        return SHARD_CORES * self.core
+        return self.cores * self.core
+
+    @property
+    def chunk(self) -> int:
+        """Side of a chunk of a shard's file, in pixels: the core, where there are as many of both."""
+        return self.shard // SHARD_CORES
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -260,7 +271,7 @@ class TilePlan(Sequence[Shard]):
     def _axis_runs(self, start: int, end: int) -> tuple[_Cells, _Cells]:
         """The cells of the grid that are run between start and end along one axis, as two arithmetic series: every cell
         touched, and those that two shards share once more."""
-        first, step = start // self.core, SHARD_CORES
+        first, step = start // self.core, self.cores
         touched = _Cells(first, 1, -(-end // self.core) - first)
         # Shards begin where the region does. Off the grid, each border between two of them cuts a cell.
         borders = -(-(end - start) // self.shard) - 1 if start % self.core else 0
@@ -307,16 +318,23 @@ def default_window(halo: int, stride: int, window: int = 1064) -> int:
 
 
 def plan_tiles(
-    width: int, height: int, *, window: int, halo: int, stride: int, region: Window | None = None
+    width: int,
+    height: int,
+    *,
+    window: int,
+    halo: int,
+    stride: int,
+    region: Window | None = None,
+    cores: int = SHARD_CORES,
 ) -> TilePlan:
     """Plan the windows of a raster.
 
     Parameters are in pixels. ``window`` and ``halo`` must be multiples of ``stride``; ``region`` defaults to the
-    whole raster.
+    whole raster; a shard has ``cores`` cores a side.
 
     Raises:
         InputError: no core is left, a side is out of range, or the region reaches outside the raster.
     """
     if width < 1 or height < 1:
         raise InputError(f"a raster of {width} x {height} pixels has nothing to stylize")
-    return TilePlan(width, height, window, halo, stride, region or Window(0, 0, width, height))
+    return TilePlan(width, height, window, halo, stride, region or Window(0, 0, width, height), cores)

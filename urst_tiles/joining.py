@@ -53,6 +53,7 @@ def make_record(
             "window": tiles.window,
             "halo": tiles.halo,
             "stride": tiles.stride,
+            "cores": tiles.cores,
             "region": str(tiles.region),
         },
         "statistics": statistics.hash() if statistics is not None else f"thumbnail {options.thumbnail}",

@@ -15,7 +15,7 @@ from urst_tiles.engines.choosing import EngineName, suitable, why_not
 from urst_tiles.errors import InputError
 from urst_tiles.estimating import store_layout
 from urst_tiles.fitting import GPU_BATCH, Fitting, fit
-from urst_tiles.geometry import TilePlan, default_window
+from urst_tiles.geometry import SHARD_CORES, TilePlan, default_window
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
@@ -251,7 +251,8 @@ def _notes(
 ) -> tuple[str, ...]:
     notes = [*info.notes, *colours.notes]
     if options.window is None and tiles.window > DEFAULT_WINDOW:
-        notes.append(f"the window grew from {DEFAULT_WINDOW} to {tiles.window} px: the halo is {tiles.halo}")
+        why = "the budget allows it" if tiles.cores < SHARD_CORES else f"the halo is {tiles.halo}"
+        notes.append(f"the window grew from {DEFAULT_WINDOW} to {tiles.window} px: {why}")
     if options.window is None and tiles.window < default_window(tiles.halo, tiles.stride, DEFAULT_WINDOW):
         notes.append(f"the window shrank to {tiles.window} px to fit the memory budget")
     if options.window is not None and tiles.window != options.window:
