@@ -46,6 +46,12 @@ class Faulty:
         return self._source.read(window)
 
 
+@pytest.fixture(autouse=True)
+def nothing_is_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shard reads its own window: a tile of this raster is larger than shards, and one read would serve many."""
+    monkeypatch.setattr("urst_tiles.reading.edge_bytes", lambda *_: 0)
+
+
 @pytest.fixture(scope="module")
 def raster(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiff(tmp_path_factory.mktemp("small") / "in.tif", picture(SIDE, SIDE))
