@@ -224,7 +224,8 @@ class StyleNetwork:
             NetworkError: the statistics are of another network, or a layer cannot be tiled.
         """
         self._check(statistics)
-        return FrozenNetwork(freeze(self.module, statistics), halo=self.halo, stride=self.stride, minimum=self.minimum)
+        module = freeze(self.module, statistics, stride=self.stride, minimum=self.minimum)
+        return FrozenNetwork(module, halo=self.halo, stride=self.stride, minimum=self.minimum)
 
     def normalise_with(self, statistics: Statistics) -> AnySizeNetwork:
         """The unfrozen network with the same statistics, Eq. 2 of the paper in every norm layer: the reference for

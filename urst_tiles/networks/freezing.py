@@ -21,6 +21,7 @@ from urst_tiles.networks.lean import pad_before_upsampling, relu_in_place, tidy
 from urst_tiles.networks.moments import Moments
 from urst_tiles.networks.normalization import constant_affine, frozen_norm, is_norm
 from urst_tiles.networks.phases import convolve_in_phases
+from urst_tiles.networks.quads import convolve_in_quads
 
 __all__ = ["PASSES", "freeze", "replace_norms"]
 
@@ -35,11 +36,14 @@ PASSES: tuple[Callable[[GraphModule], None], ...] = (
 """In order. Each takes the graph of a frozen network in float64 and rewrites it in place."""
 
 
-def freeze(module: nn.Module, moments: Mapping[str, Moments]) -> nn.Module:
+def freeze(
+    module: nn.Module, moments: Mapping[str, Moments], *, stride: int | None = None, minimum: int | None = None
+) -> nn.Module:
     """The same network with its statistics folded in. The module given is left as it is.
 
     ``moments`` has an entry for each norm layer, by its name in ``module``. The result computes in the module's dtype,
-    has no norm layer left, needs no gradient, and keeps its feature maps channels last.
+    has no norm layer left, needs no gradient, and keeps its feature maps channels last. With ``stride`` and ``minimum``
+    it is for images whose sides are multiples of the one and at least the other, in pixels.
     """
     weights = (tensor.dtype for tensor in (*module.parameters(), *module.buffers()) if tensor.is_floating_point())
     dtype = next(weights, torch.float32)
@@ -47,6 +51,8 @@ def freeze(module: nn.Module, moments: Mapping[str, Moments]) -> nn.Module:
     if isinstance(frozen, GraphModule):
         for rewrite in PASSES:
             rewrite(frozen)
+        if stride is not None and minimum is not None:
+            convolve_in_quads(frozen, stride=stride, minimum=minimum)
         frozen.graph.lint()
         frozen.delete_all_unused_submodules()
         frozen.recompile()
