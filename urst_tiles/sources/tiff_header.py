@@ -37,6 +37,8 @@ class TiffLevel:
     # the page that holds it
     subifd: int | None
     # the place in that page's list of sub-images, or None where it is the page itself
+    tile: tuple[int, int] | None = None
+    # (width, height) of a tile in pixels; None where it is stored in strips
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,7 @@ def facts_of(tif: Any) -> TiffFacts:
     levels, masks = _levels(tif, page), masks_of(tif)
     pages_of_raster = 1 + sum(level.subifd is None for level in levels)
     return TiffFacts(
-        tile=(int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None,
+        tile=_tile(page),
         planar=int(page.planarconfig) == 2 and page.samplesperpixel > 1,
         palette=int(page.photometric) == 3,
         levels=levels,
@@ -128,8 +130,12 @@ def _levels(tif: Any, first: Any) -> tuple[TiffLevel, ...]:
         place = tuple(page.treeindex)
         if len(place) <= 2:
             subifd = place[1] if len(place) == 2 else None
-            found.append(TiffLevel(int(page.imagewidth), int(page.imagelength), place[0], subifd))
+            found.append(TiffLevel(int(page.imagewidth), int(page.imagelength), place[0], subifd, _tile(page)))
     return tuple(found)
+
+
+def _tile(page: Any) -> tuple[int, int] | None:
+    return (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None
 
 
 def _nodata(page: Any) -> float | None:

@@ -55,6 +55,8 @@ class _Level:
     # (width, height), orientation not applied
     options: tuple[tuple[str, int], ...]
     # of libvips' loader
+    tile: tuple[int, int] | None = None
+    # (width, height) of a tile of it, where the header says so
 
 
 class VipsSource:
@@ -83,7 +85,9 @@ class VipsSource:
             image = self._opened(levels[chosen - 1])
         self._levels = levels[chosen:]
         presented = self.opening.present(image)
-        self._info = _info(self.opening, image, presented, full, self._levels)
+        stated = self.facts.tile if self.facts is not None else _slide_tile(image, 0)
+        tile = levels[chosen - 1].tile if chosen else stated
+        self._info = _info(self.opening, image, presented, full, self._levels, tile)
         pixel_bytes = image.bands * _FORMAT_BYTES.get(image.format, 8)
         tile = self._info.tile
         if tile is not None and tile[0] * tile[1] * pixel_bytes > _MAX_TILE_BYTES:
@@ -185,7 +189,7 @@ class VipsSource:
         if not same:
             return None
         size = turned(level.size, self._info.orientation)
-        tile = _tile(image, self._info.orientation)
+        tile = _tile(image, level.tile, self._info.orientation)
         info = dataclasses.replace(self._info, width=size[0], height=size[1], tile=tile, levels=())
         return WindowReader(opening, info, self._pixel_bytes), size, tile
 
@@ -234,6 +238,7 @@ def _levels(image: Any, facts: TiffFacts | None) -> tuple[_Level, ...]:
             _Level(
                 (level.width, level.height),
                 (("page", level.page), *(() if level.subifd is None else (("subifd", level.subifd),))),
+                level.tile,
             )
             for level in facts.levels
         )
@@ -244,13 +249,19 @@ def _levels(image: Any, facts: TiffFacts | None) -> tuple[_Level, ...]:
         _Level(
             (int(image.get(f"openslide.level[{level}].width")), int(image.get(f"openslide.level[{level}].height"))),
             (("level", level),),
+            _slide_tile(image, level),
         )
         for level in range(1, int(image.get("openslide.level-count")))
     )
 
 
 def _info(
-    opening: Opening, image: Any, presented: Presented, full: tuple[int, int], levels: Sequence[_Level]
+    opening: Opening,
+    image: Any,
+    presented: Presented,
+    full: tuple[int, int],
+    levels: Sequence[_Level],
+    tile: tuple[int, int] | None,
 ) -> RasterInfo:
     path, facts = opening.path, opening.facts
     loader = loader_of(image, path)
@@ -286,7 +297,7 @@ def _info(
         orientation=orientation,
         levels=tuple(turned(level.size, orientation) for level in levels),
         random_access=is_random_access(path, loader),
-        tile=_tile(image, orientation),
+        tile=_tile(image, tile, orientation),
         format=loader.removesuffix("_source").removesuffix("_buffer").removesuffix("load"),
         notes=tuple(notes),
         geo=geo and geo.of_level(full[0] / image.width, full[1] / image.height),
@@ -294,10 +305,20 @@ def _info(
     )
 
 
-def _tile(image: Any, orientation: int) -> tuple[int, int] | None:
-    if "tile-width" not in image.get_fields():
+def _tile(image: Any, stated: tuple[int, int] | None, orientation: int) -> tuple[int, int] | None:
+    """libvips tells the tiles of a TIFF from 8.15 on; before that the file's header does."""
+    if "tile-width" in image.get_fields():
+        stated = int(image.get("tile-width")), int(image.get("tile-height"))
+    return stated and turned(stated, orientation)
+
+
+def _slide_tile(image: Any, level: int) -> tuple[int, int] | None:
+    """As OpenSlide tells it, which it does of most formats."""
+    names = [f"openslide.level[{level}].tile-{side}" for side in ("width", "height")]
+    if any(name not in image.get_fields() for name in names):
         return None
-    return turned((int(image.get("tile-width")), int(image.get("tile-height"))), orientation)
+    width, height = (int(image.get(name)) for name in names)
+    return width, height
 
 
 def streamed_rows(source: VipsSource) -> Iterator[Pixels]:

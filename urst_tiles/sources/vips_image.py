@@ -42,7 +42,7 @@ _PARTIAL = 1
 _PLAINLY = {
     "not a known file format": (
         "libvips does not read this format, or the header is damaged. Convert it to a tiled TIFF first; "
-        "conda-forge's libvips reads more than pip's, such as OpenEXR, JPEG 2000 and slides"
+        "conda-forge's and Debian's libvips read more than pip's, such as OpenEXR, JPEG 2000 and slides"
     ),
     "bad labq format": "libvips does not read Lab TIFFs of 8 bit. Convert it to RGB or to 16 bit first",
 }
@@ -75,7 +75,13 @@ def open_image(path: str, access: Literal["random", "sequential"], **options: in
     # Unknown tags do not count as warnings. The other loaders raise for missing data, and would refuse good files
     # for the sake of a warning.
     fail_on = "warning" if is_tiff(path) else "error"
-    return pyvips.Image.new_from_file(path, access=access, revalidate=True, fail_on=fail_on, **options)
+    try:
+        return pyvips.Image.new_from_file(path, access=access, fail_on=fail_on, revalidate=True, **options)
+    except pyvips.Error as error:
+        # Loaders before libvips 8.15, and that of slides in any, do not know it; with no operation cache none needs it.
+        if "revalidate" not in str(error):
+            raise
+    return pyvips.Image.new_from_file(path, access=access, fail_on=fail_on, **options)
 
 
 def is_tiff(path: str) -> bool:
