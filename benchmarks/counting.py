@@ -29,10 +29,11 @@ def process_bytes(of: str = "self") -> tuple[int, int]:
 
 
 def level_bytes(store: Path) -> tuple[int, int]:
-    """Bytes of an OME-Zarr's full size, and of its smaller levels together."""
+    """Bytes of the shards of an OME-Zarr's full size, and of its smaller levels together. Metadata are written when
+    the store is made."""
 
     def size(level: Path) -> int:
-        return sum(path.stat().st_size for path in level.rglob("*") if path.is_file())
+        return sum(path.stat().st_size for path in level.rglob("*") if path.is_file() and path.name != "zarr.json")
 
     full, *smaller = (
         size(store / str(number)) for number in range(len([p for p in store.iterdir() if p.name.isdigit()]))

@@ -69,6 +69,7 @@ LAYERS = [
     "demo",
     "interrupts",
     "exporting_cli",
+    "cli_options",
     "cli",
 ]
 """The dependency order: a module imports from its own layer and from earlier ones."""

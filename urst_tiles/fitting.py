@@ -139,7 +139,7 @@ def _candidates(
             grown = _grown(tiles)
             if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles, engines[0]):
                 yield grown, largest, 2, engines[0]
-            for engine, batch, in_flight in product(engines, (largest, *smaller), (2, 1)):
+            for engine, batch, in_flight in product(engines, (largest, *smaller), (4, 3, 2, 1) if gpu else (2, 1)):
                 yield tiles, batch, in_flight, engine
         else:
             yield tiles, options.batch or 1, 1, engines[-1]

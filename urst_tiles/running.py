@@ -299,4 +299,4 @@ def _cluster(cluster: Client | int | None, run: Run) -> Iterator[tuple[Client, i
         with local_workers(cluster, each, device=run.options.device) as client:
             yield client, cluster * each
     else:
-        yield cluster, max(2, 2 * len(cluster.scheduler_info(n_workers=-1)["workers"]))
+        yield cluster, each * max(1, len(cluster.scheduler_info(n_workers=-1)["workers"]))
