@@ -20,13 +20,13 @@ USUAL = ("torch", "openvino")
 """What is measured unless others are asked for."""
 
 
-def engine_of(name: str, frozen: FrozenNetwork, *, precision: Any = "float32") -> Engine:
+def engine_of(name: str, frozen: FrozenNetwork, *, precision: Any = "float32", calls: int = 1) -> Engine:
     """One of ENGINES.
 
     Raises:
         InputError: it cannot be made here; the message says why.
     """
-    return make_engine(frozen, engine=name, precision=precision)
+    return make_engine(frozen, engine=name, precision=precision, calls=calls)
 
 
 def usual_engine() -> str:

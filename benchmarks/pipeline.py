@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class Child:
         self._statistics = collect_statistics(self._network, thumbnail)
         self._options = run_options(settings["engine"])
         self._plan = plan(settings["raster"], self._network, time_it=False, **self._options)
-        self._engine = engine_of(settings["engine"], self._network.freeze(self._statistics))
+        frozen = self._network.freeze(self._statistics)
+        self._engine = engine_of(settings["engine"], frozen, calls=self._plan.calls)
 
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         tiles = self._plan.tiles
@@ -56,9 +58,10 @@ class Child:
         calls = self._calls()
         windows = {call: _windows(*call) for call in calls}
         started = time.perf_counter()
-        for call, times in calls.items():
-            for _ in range(times):
-                self._engine.run(windows[call])
+        every = (windows[call] for call, times in calls.items() for _ in range(times))
+        with ThreadPoolExecutor(self._plan.calls) as pool:
+            for _ in pool.map(self._engine.run, every):
+                pass
         return {"seconds": time.perf_counter() - started}
 
     def _calls(self) -> Counter[tuple[int, int, int]]:

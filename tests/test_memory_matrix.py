@@ -19,9 +19,9 @@ from urst_tiles.copies import padding_copy_bytes
 from urst_tiles.engines.openvino import is_installed
 from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.untrained import untrained
-from urst_tiles.shards import largest_batch, run_tiles
 from urst_tiles.sources.arrays import ArraySource
 from urst_tiles.sources.base import Pixels
+from urst_tiles.strips import largest_batch, run_tiles
 
 CASES = (
     Case("johnson8", source="png", target="tif"),

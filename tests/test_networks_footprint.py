@@ -182,5 +182,6 @@ def test_a_process_takes_what_is_alive_where_freed_memory_goes_back() -> None:
 
 @linux_only
 def test_a_process_stays_under_the_estimate() -> None:
-    _, estimate, growth = measured(16, 1064)  # maps of both kinds, of which the small ones leave holes
-    assert growth <= estimate <= 2 * growth
+    # Maps of both kinds, of which the small ones leave holes: how many is the allocator's to say, from run to run.
+    alive, estimate, growth = measured(16, 1064)
+    assert 0.95 * alive <= growth <= estimate <= 2.5 * alive

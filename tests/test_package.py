@@ -42,6 +42,7 @@ LAYERS = [
     "stores",
     "ledger",
     "sites",
+    "strips",
     "shards",
     "clusters",
     "driving",

@@ -17,11 +17,11 @@ from tests.sources_support import cut, picture, tiled_tiff
 from urst_tiles.errors import InputError
 from urst_tiles.geometry import Shard, TilePlan, Window, plan_tiles
 from urst_tiles.running import back_and_forth
-from urst_tiles.shards import read_side
 from urst_tiles.sources import open_source
 from urst_tiles.sources.base import Pixels, RasterInfo
 from urst_tiles.sources.edges import SharedEdges, edge_bytes, with_shared_edges
 from urst_tiles.sources.masked import MaskedSource
+from urst_tiles.strips import read_side
 
 
 class Counted:

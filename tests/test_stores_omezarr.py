@@ -294,7 +294,8 @@ def test_the_functions_take_any_store() -> None:
 
     class Bare:
         layout, levels, attributes = store.layout, store.levels, store.attributes
-        write_shard, has_shard, read = store.write_shard, store.has_shard, store.read
+        write_shard, write_strips = store.write_shard, store.write_strips
+        has_shard, read = store.has_shard, store.read
 
     with tempfile.TemporaryDirectory() as folder:
         build_pyramid(Bare())

@@ -18,13 +18,13 @@ from urst_tiles.estimating_reading import reading_part, shrinking_part, spool_pa
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
 from urst_tiles.reading import Reading
-from urst_tiles.shards import held_pixels, largest_batch
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
 from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
+from urst_tiles.strips import held_pixels, largest_batch, tallest_read
 
 __all__ = ["estimate_memory", "store_layout"]
 
@@ -74,14 +74,14 @@ def estimate_memory(
     gpu: bool = False,
     wide: bool = True,
     engine: str = "torch",
+    calls: int = 1,
     colours: Colours = AS_THEY_ARE,
     reading: Reading = "windows",
 ) -> MemoryEstimate:
     """What a run with these settings holds at most, phase by phase.
 
-    ``thumbnail`` is its short side in pixels. ``gpu``
-    says whether windows are run on a GPU, whose memory is a sum of its own then; ``wide``: whether in float32;
-    ``engine``: what runs them.
+    ``thumbnail`` is its short side in pixels. ``gpu`` says whether windows are run on a GPU, whose memory is a sum of
+    its own then; ``wide``: whether in float32; ``engine``: what runs them, in how many ``calls`` at the same time.
     """
     info = source.info
     layout = store_layout(info, tiles, colours=colours)
@@ -103,10 +103,10 @@ def estimate_memory(
     if workers:
         in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
     shards = (
-        *_shard_parts(source, costs, tiles, layout, batch, in_flight, colours, gpu=gpu),
+        *_shard_parts(source, costs, tiles, layout, batch, in_flight, calls, colours, gpu=gpu),
         reading_part(source, tiles, in_flight, reading),
-        *_shard_uploads(info, tiles, layout, in_flight, deployment),
-        *(_openvino_parts(costs, tiles, batch) if engine == "openvino" else ()),
+        *_uploads(_encoded(layout, min(in_flight, len(tiles)) * _pixels_of_shard(layout)), deployment),
+        *(_openvino_parts(costs, tiles, batch, calls) if engine == "openvino" else ()),
     )
     phases = [
         MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours, reading)),
@@ -117,9 +117,7 @@ def estimate_memory(
             (
                 *runtime,
                 MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"),
-                *_uploads(
-                    _encoded(layout, min(layout.shard, layout.width) * min(layout.shard, layout.height)), deployment
-                ),
+                *_uploads(_encoded(layout, _pixels_of_shard(layout)), deployment),
             ),
         ),
     ]
@@ -189,23 +187,27 @@ def _shard_parts(
     layout: StoreLayout,
     batch: int,
     in_flight: int,
+    calls: int,
     colours: Colours,
     *,
     gpu: bool,
 ) -> tuple[MemoryPart, ...]:
     info = source.info
     item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
+    read, kept = held_pixels(tiles, in_flight, batch=batch, tall=tallest_read(source))
     batch, side_y, side_x = largest_batch(tiles, batch)
-    read, kept = held_pixels(tiles, in_flight)
     # A GPU hands back what is rounded there: whole levels, which take four bytes where they are of two.
     rounding = 4 if not gpu or item > 1 else 0
     network = () if gpu else activations(costs, batch, side_y, side_x, fragments=not can_return_memory())
     return (
-        *network,
-        MemoryPart(
-            "windows",
-            batch * side_x * side_y * 3 * (item + item + rounding),
-            f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + {rounding} rounding) bytes",
+        *(_at_once(calls, part) for part in network),
+        _at_once(
+            calls,
+            MemoryPart(
+                "windows",
+                batch * side_x * side_y * 3 * (item + item + rounding),
+                f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + {rounding} rounding) bytes",
+            ),
         ),
         MemoryPart(
             "shards in flight",
@@ -237,16 +239,12 @@ def _of_workers(
     return tuple(MemoryPart(part.name, workers * part.bytes, f"{workers} x {part.reason}") for part in (*own, *shards))
 
 
-def _shard_uploads(
-    info: RasterInfo, tiles: TilePlan, layout: StoreLayout, in_flight: int, deployment: Deployment
-) -> tuple[MemoryPart, ...]:
-    """What was read of a shard is let go before it is encoded: only what is more than that counts."""
-    read, kept = held_pixels(tiles, in_flight)
-    return _uploads(max(0, _encoded(layout, kept) - read * info.bytes_per_pixel), deployment)
-
-
 def _uploads(size: int, deployment: Deployment) -> tuple[MemoryPart, ...]:
     return (MemoryPart("uploads", size, "encoded shards, on their way"),) if deployment.uploaded else ()
+
+
+def _pixels_of_shard(layout: StoreLayout) -> int:
+    return min(layout.shard, layout.width) * min(layout.shard, layout.height)
 
 
 def _encoded(layout: StoreLayout, pixels: int) -> int:
@@ -263,13 +261,21 @@ def _pinned_part(pixels: int, item: int, *, gpu: bool) -> tuple[MemoryPart, ...]
     return (MemoryPart("pinned", size, text),) if gpu else ()
 
 
-def _openvino_parts(costs: NetworkCosts, tiles: TilePlan, batch: int) -> tuple[MemoryPart, ...]:
+def _at_once(calls: int, part: MemoryPart) -> MemoryPart:
+    """What so many calls at the same time take."""
+    return part if calls == 1 else MemoryPart(part.name, calls * part.bytes, f"{calls} x {part.reason}")
+
+
+def _openvino_parts(costs: NetworkCosts, tiles: TilePlan, batch: int, calls: int) -> tuple[MemoryPart, ...]:
     """What OpenVINO holds beside what PyTorch would."""
     batch, height, width = largest_batch(tiles, batch)
     (maps, _) = activations(costs, batch, height, width, fragments=False)
     return (
         MemoryPart("weights", costs.weights, "OpenVINO's own, as read and in the order its kernels want"),
-        MemoryPart("places", maps.bytes // 2, "half of the activations: places for three maps where two are held"),
+        _at_once(
+            calls,
+            MemoryPart("places", maps.bytes // 2, "half of the activations: places for three maps where two are held"),
+        ),
     )
 
 

@@ -11,8 +11,8 @@ from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.engines.devices import CONTEXT
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryEstimate, MemoryPart, MemoryPhase
-from urst_tiles.shards import largest_batch
 from urst_tiles.sources.base import RasterInfo
+from urst_tiles.strips import largest_batch
 
 __all__ = ["estimate_gpu"]
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from urst_tiles.geometry import TilePlan
 from urst_tiles.memory import MemoryPart
 from urst_tiles.reading import Reading, bytes_held
-from urst_tiles.shards import read_side
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.shrink import UNTILED, shrinking_bytes, thumbnail_bytes, thumbnail_size
 from urst_tiles.sources.spool import spool_row_bytes
+from urst_tiles.strips import read_side
 
 __all__ = ["reading_part", "shrinking_part", "spool_parts"]
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 
 from urst_tiles.costs import NetworkCosts
 from urst_tiles.deployment import Deployment
-from urst_tiles.engines.choosing import EngineName
+from urst_tiles.engines.choosing import EngineName, most_calls
 from urst_tiles.engines.devices import choose_device, free_bytes
 from urst_tiles.errors import InputError, MemoryBudgetError
 from urst_tiles.estimating import estimate_memory
@@ -41,6 +41,8 @@ class Fitting:
     batch: int
     in_flight: int
     # shards a worker holds at a time
+    calls: int
+    # of the network that a worker makes at the same time
     memory: MemoryEstimate
     room: int | None
     # of the GPU's memory, in bytes: its budget, or what is free; None on a CPU
@@ -68,7 +70,7 @@ def fit(
     least = options.batch or 1
     hosts: list[int] = []
     devices: list[int] = []
-    for (tiles, batch, in_flight, engine), reading in _readings(
+    for (tiles, batch, in_flight, calls, engine), reading in _readings(
         _candidates(source.info, network, options, engines, gpu=gpu), source, deployment
     ):
         memory = estimate_memory(
@@ -82,6 +84,7 @@ def fit(
             gpu=gpu,
             wide=options.precision in ("float32", "tf32"),
             engine=engine,
+            calls=calls,
             colours=colours,
             reading=reading,
         )
@@ -91,7 +94,7 @@ def fit(
         elif options.budget is not None and memory.bytes > options.budget:
             hosts.append(memory.bytes)
         else:
-            return Fitting(tiles, batch, in_flight, memory, room, engine, reading)
+            return Fitting(tiles, batch, in_flight, calls, memory, room, engine, reading)
     if hosts:
         raise _too_small(options.budget or 0, min(hosts), "memory")
     raise _too_small(options.device_budget or 0, min(devices), "device-memory")
@@ -106,7 +109,8 @@ def _too_small(budget: int, needed: int, option: str) -> MemoryBudgetError:
     )
 
 
-_Candidate = tuple[TilePlan, int, int, EngineName]
+_Candidate = tuple[TilePlan, int, int, int, EngineName]
+"""Tiles, windows a call, shards in flight, calls at the same time, and the engine."""
 
 
 def _readings(
@@ -121,8 +125,8 @@ def _readings(
 def _candidates(
     info: RasterInfo, network: StyleNetwork, options: RunOptions, engines: tuple[EngineName, ...], *, gpu: bool
 ) -> Iterator[_Candidate]:
-    """Plans from the preferred one to the leanest: windows of twice the core, fewer shards in flight, then smaller
-    batches, then another engine, then smaller windows."""
+    """Plans from the preferred one to the leanest: windows of twice the core, fewer calls at the same time, fewer
+    shards in flight, then smaller batches, then another engine, then smaller windows."""
     largest = options.batch or (GPU_BATCH if gpu else 1)
     smaller = [largest >> halvings for halvings in range(1, largest.bit_length())] if options.batch is None else []
     shrinks = options.budget is not None or (gpu and options.device_budget is not None)
@@ -138,11 +142,18 @@ def _candidates(
         if position == 0:
             grown = _grown(tiles)
             if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles, engines[0]):
-                yield grown, largest, 2, engines[0]
+                for calls in _calls(grown, engines[0]):
+                    yield grown, largest, 2, calls, engines[0]
             for engine, batch, in_flight in product(engines, (largest, *smaller), (4, 3, 2, 1) if gpu else (2, 1)):
-                yield tiles, batch, in_flight, engine
+                for calls in _calls(tiles, engine):
+                    yield tiles, batch, in_flight, calls, engine
         else:
-            yield tiles, options.batch or 1, 1, engines[-1]
+            yield tiles, options.batch or 1, 1, 1, engines[-1]
+
+
+def _calls(tiles: TilePlan, engine: EngineName) -> range:
+    """How many calls at the same time, the most first."""
+    return range(min(most_calls(engine), tiles.tile_count), 0, -1)
 
 
 def _grown(tiles: TilePlan) -> TilePlan:

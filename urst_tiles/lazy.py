@@ -19,11 +19,12 @@ from urst_tiles.options import RunKeywords, RunOptions
 from urst_tiles.planning import plan_run
 from urst_tiles.preparing import open_raster
 from urst_tiles.running import freeze_for
-from urst_tiles.shards import is_hidden, run_tiles
+from urst_tiles.shards import is_hidden
 from urst_tiles.sources.base import Pixels, Source
 from urst_tiles.sources.colour import Colours
 from urst_tiles.sources.masked import Masked
 from urst_tiles.statistics import Statistics
+from urst_tiles.strips import run_tiles
 
 if TYPE_CHECKING:
     import dask.array

@@ -45,6 +45,8 @@ class RunPlan:
     # windows a call of the network
     in_flight: int
     # shards a worker holds at a time
+    calls: int
+    # of the network that a worker makes at the same time
     thumbnail: tuple[int, int]
     # (width, height) of the thumbnail
     memory: MemoryEstimate
@@ -87,6 +89,7 @@ class RunPlan:
             "overhead": round(tiles.overhead, 4),
             "batch": self.batch,
             "in_flight": self.in_flight,
+            "calls": self.calls,
             "engine": self.engine,
             "thumbnail": list(self.thumbnail),
             "memory": _memory_json(self.memory, self.budget),
@@ -166,6 +169,7 @@ def plan_run(
         tiles=tiles,
         batch=fitting.batch,
         in_flight=fitting.in_flight,
+        calls=fitting.calls,
         thumbnail=thumbnail_size(info.width, info.height, options.thumbnail),
         memory=fitting.memory,
         budget=options.budget,

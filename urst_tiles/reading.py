@@ -6,11 +6,11 @@ from typing import Literal, cast
 
 from urst_tiles.deployment import Deployment
 from urst_tiles.geometry import TilePlan
-from urst_tiles.shards import read_side
 from urst_tiles.sources.bands import BandedSource, band_bytes, suits_bands
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.edges import edge_bytes, with_shared_edges
 from urst_tiles.sources.vips import VipsSource
+from urst_tiles.strips import read_side
 
 __all__ = ["Reading", "as_it_is_read", "bytes_held", "ways_to_read"]
 

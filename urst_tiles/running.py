@@ -31,13 +31,14 @@ from urst_tiles.options import RunOptions
 from urst_tiles.planning import RunPlan
 from urst_tiles.runs import RunRecord
 from urst_tiles.scheduling import ShardJob, run_shards
-from urst_tiles.shards import ShardReport, to_rgb
+from urst_tiles.shards import ShardReport
 from urst_tiles.sites import Site
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.hidden import without_hidden
 from urst_tiles.statistics import Statistics, collect_statistics
 from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards
+from urst_tiles.strips import to_rgb
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -168,6 +169,7 @@ def make_shards(
         precision=run.options.precision,
         engine=run.plan.engine,
         device_memory=run.options.device_budget,
+        calls=run.plan.calls,
         colours=run.plan.colours,
     )
     if before < len(shards) and not stop():

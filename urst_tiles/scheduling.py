@@ -52,6 +52,8 @@ class ShardJob:
     # the same on every worker
     device_memory: int | None = None
     # bytes of a GPU that a worker may hold
+    calls: int = 1
+    # of the network, at the same time
     colours: Colours = AS_THEY_ARE
 
 
@@ -100,6 +102,7 @@ class _JobPlugin(WorkerPlugin):
             self._the_engine(),
             job.store,
             batch=job.batch,
+            calls=job.calls,
             on_tiles=signs,
             colours=job.colours,
         )
@@ -114,6 +117,7 @@ class _JobPlugin(WorkerPlugin):
                     device=job.device,
                     precision=job.precision,
                     device_memory=job.device_memory,
+                    calls=job.calls,
                 )
             return self._engine
 

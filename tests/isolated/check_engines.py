@@ -68,6 +68,17 @@ def test_openvino_gives_pytorchs_pixels_to_a_level_at_any_size(name: str) -> Non
 
 
 @needs_openvino
+def test_openvino_gives_the_same_pixels_in_calls_at_the_same_time() -> None:
+    frozen = frozen_of("johnson")
+    engine, reference = OpenVINOEngine(frozen, calls=2), OpenVINOEngine(frozen)
+    given = [windows(1, 64 + 4 * number, 80) for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:  # more than there are requests: the others wait
+        found = list(pool.map(engine.run, given))
+    for one, wanted in zip(found, map(reference.run, given), strict=True):
+        assert np.array_equal(one, wanted)
+
+
+@needs_openvino
 def test_openvino_takes_16_bits() -> None:
     frozen = frozen_of("johnson")
     given = windows(2, 41, 50, "uint16")
@@ -104,8 +115,8 @@ def test_what_is_no_number_is_grey_in_every_engine() -> None:
 def test_openvino_computes_in_float32_and_on_as_many_threads_as_pytorch() -> None:
     engine = OpenVINOEngine(frozen_of("identity"))
     engine.run(windows(1, 8, 8))
-    (request,) = engine._requests.values()
-    compiled = request.get_compiled_model()
+    (requests,) = engine._requests.values()
+    compiled = requests.get().get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
     assert compiled.get_property("INFERENCE_NUM_THREADS") == torch.get_num_threads()
     assert engine.description.endswith(f"cpu, float32, {torch.get_num_threads()} threads")

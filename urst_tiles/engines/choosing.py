@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import numpy as np
+import torch
 
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.compiling import check_compiler
@@ -16,7 +17,7 @@ from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.sources.base import Pixels
 from urst_tiles.statistics import collect_statistics
 
-__all__ = ["ENGINES", "PAYS", "EngineName", "describe_engine", "make_engine", "suitable", "why_not"]
+__all__ = ["ENGINES", "PAYS", "EngineName", "describe_engine", "make_engine", "most_calls", "suitable", "why_not"]
 
 EngineName = Literal["torch", "compile", "openvino"]
 
@@ -53,6 +54,15 @@ def suitable(
     return (engine,)
 
 
+def most_calls(engine: EngineName) -> int:
+    """How many calls an engine makes at the same time here, each on its share of the processor, if it is let.
+
+    A call that has the processor to itself is held up by whatever else runs on it: reading, compressing. Of two, one
+    goes on.
+    """
+    return min(2, torch.get_num_threads()) if engine == "openvino" else 1
+
+
 def why_not(network: StyleNetwork | FrozenNetwork, engine: EngineName) -> str | None:
     """Why an engine is not to run a network, in words; None: it gives the pixels that PyTorch gives, to one level.
 
@@ -78,6 +88,7 @@ def make_engine(
     device: str = "auto",
     precision: Precision = "float32",
     device_memory: int | None = None,
+    calls: int = 1,
 ) -> Engine:
     """An engine for a frozen network.
 
@@ -86,6 +97,7 @@ def make_engine(
         engine: one of :data:`ENGINES`, or "auto": on a CPU OpenVINO where it is installed and agrees with PyTorch.
         device: "auto", "cpu", "cuda" or "cuda:N".
         device_memory: bytes of a GPU that this process may hold; None: all there is.
+        calls: made at the same time, at most, where the engine can do so: see :func:`most_calls`.
 
     Raises:
         InputError: what was asked for is unknown, or is not here.
@@ -94,7 +106,7 @@ def make_engine(
     named = suitable(engine, device=device, precision=precision)
     name = named[0] if len(named) == 1 or why_not(network, named[0]) is None else named[-1]
     if name == "openvino":
-        return OpenVINOEngine(network, precision="float32" if precision == "auto" else precision)
+        return OpenVINOEngine(network, precision="float32" if precision == "auto" else precision, calls=calls)
     return TorchEngine(
         network, device=device, precision=precision, device_memory=device_memory, compile=name == "compile"
     )

@@ -4,15 +4,21 @@ The frozen network is exported from PyTorch once and compiled once, for windows 
 costs no speed against one compilation a size. Scaling, the network and rounding are one graph; whole levels go in and
 come out.
 
+As many calls as asked for run at the same time, each on its share of the threads: what a processor does beside the
+network, reading and compressing, then holds up one call and not all of them.
+
 The model is given to OpenVINO's front end directly. ``openvino.convert_model`` does the same, and tells a server of its
 maker about it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+import queue
 import threading
 import warnings
+from collections.abc import Iterator
 from typing import Any, cast
 
 import numpy as np
@@ -66,20 +72,22 @@ class OpenVINOEngine:
     Parameters:
         network: what is run; it is left as it is.
         precision: of the arithmetic; "bfloat16" only where the processor has it.
+        calls: made at the same time, at most; each takes memory for maps of its own. They share the threads, so there
+            are no more of them than threads.
 
     Raises:
         InputError: OpenVINO is not installed, or has no such precision here.
         NetworkError: OpenVINO does not know an operation of the network.
     """
 
-    def __init__(self, network: FrozenNetwork, *, precision: str = "float32") -> None:
+    def __init__(self, network: FrozenNetwork, *, precision: str = "float32", calls: int = 1) -> None:
         check_openvino(precision)
-        self._precision = precision
+        self._precision, self._calls = precision, max(1, min(calls, torch.get_num_threads()))
         self._stride, self._minimum = network.stride, network.minimum
         self._network = network
         self._lock = threading.Lock()
-        # by the type of the levels: requests, each with its compiled model
-        self._requests: dict[np.dtype[Any], Any] = {}
+        # by the type of the levels: the requests that nobody uses; each holds its compiled model
+        self._requests: dict[np.dtype[Any], queue.SimpleQueue[Any]] = {}
 
     @property
     def description(self) -> str:
@@ -99,9 +107,9 @@ class OpenVINOEngine:
         """See :class:`~urst_tiles.engines.base.Engine`."""
         height, width = windows.shape[1:3]
         given = np.ascontiguousarray(self._extended(windows))
-        with self._lock:
+        with self._request(windows.dtype) as request:
             # A copy: the request's own memory is written again by the next call.
-            result = self._request(windows.dtype).infer({0: given})[0][..., :height, :width].copy()
+            result = request.infer({0: given})[0][..., :height, :width].copy()
         return cast("Pixels", result)
 
     def _extended(self, windows: Pixels) -> Pixels:
@@ -114,24 +122,40 @@ class OpenVINOEngine:
         whole = extend(levels.permute(0, 3, 1, 2), *sides).permute(0, 2, 3, 1)
         return cast("Pixels", whole.contiguous().numpy().view(windows.dtype))
 
-    def _request(self, dtype: np.dtype[Any]) -> Any:
-        if dtype not in self._requests:
-            settings = {
-                "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
-                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-                "NUM_STREAMS": 1,
-                "PERFORMANCE_HINT": "LATENCY",
-            }
-            try:
-                import openvino
+    @contextlib.contextmanager
+    def _request(self, dtype: np.dtype[Any]) -> Iterator[Any]:
+        """One that nobody else uses meanwhile."""
+        with self._lock:
+            if dtype not in self._requests:
+                self._requests[dtype] = self._compiled(dtype)
+            requests = self._requests[dtype]
+        request = requests.get()
+        try:
+            yield request
+        finally:
+            requests.put(request)
 
-                model = _of_type(_convert(self._network, float(np.iinfo(dtype).max)), dtype)
-                compiled = openvino.Core().compile_model(model, "CPU", settings)
-            except Exception as error:  # exporter and front end raise what they like
-                reason = " ".join(str(error).split())[:200]
-                raise NetworkError(f"OpenVINO does not take this network ({reason}); use --engine torch") from error
-            self._requests[dtype] = compiled.create_infer_request()
-        return self._requests[dtype]
+    def _compiled(self, dtype: np.dtype[Any]) -> queue.SimpleQueue[Any]:
+        settings = {
+            "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "NUM_STREAMS": self._calls,
+            "PERFORMANCE_HINT": "LATENCY",
+            # Threads that are bound to a core wait there for whatever else runs on it.
+            "ENABLE_CPU_PINNING": False,
+        }
+        try:
+            import openvino
+
+            model = _of_type(_convert(self._network, float(np.iinfo(dtype).max)), dtype)
+            compiled = openvino.Core().compile_model(model, "CPU", settings)
+        except Exception as error:  # exporter and front end raise what they like
+            reason = " ".join(str(error).split())[:200]
+            raise NetworkError(f"OpenVINO does not take this network ({reason}); use --engine torch") from error
+        requests = queue.SimpleQueue[Any]()
+        for _ in range(self._calls):
+            requests.put(compiled.create_infer_request())
+        return requests
 
 
 class _Levels(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
@@ -69,6 +70,16 @@ class Store(Protocol):
 
         Raises:
             StoreError: it cannot be written (a full disk, a missing right); the message says so and names the store.
+        """
+        ...
+
+    def write_strips(self, level: int, row: int, col: int, strips: Iterable[Pixels]) -> None:
+        """The same, from strips of (bands, some rows, width), top to bottom: the next is asked for when the last is
+        encoded.
+
+        Raises:
+            StoreError: it cannot be written.
+            Exception: what ``strips`` raises; nothing is written then.
         """
         ...
 

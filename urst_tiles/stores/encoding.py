@@ -8,10 +8,11 @@ renamed before it is flushed.
 
 from __future__ import annotations
 
+import os
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import Any
+from typing import Any, cast
 
 import google_crc32c
 import numpy as np
@@ -25,7 +26,7 @@ from urst_tiles.stores.base import StoreLayout
 
 __all__ = ["array_options", "encode_shard", "write_bytes"]
 
-_WORKERS = 4
+_WORKERS = min(4, os.cpu_count() or 1)
 """Threads that compress a shard's chunks."""
 
 _SMALL = 1 << 20
@@ -53,26 +54,22 @@ def array_options(layout: StoreLayout) -> dict[str, Any]:
     }
 
 
-def encode_shard(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
-    """What the file of a whole shard holds, in parts, from its (bands, height, width) pixels.
+def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[bytes]:
+    """What the file of a whole shard holds, in parts, from its pixels: strips of (bands, some rows, width), top to
+    bottom. Of those nothing is held when the next is asked for, but for rows that do not make up a chunk.
 
     The same pixels give the same bytes. At the array's far edges the pixels are clipped; chunks wholly outside are left
     out and those half inside are filled with 0, as zarr does.
     """
-    across, side = layout.shard // layout.chunk, layout.chunk
-    codec = Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE)
+    across = layout.shard // layout.chunk
     index = np.full((across, across, 2), _ABSENT, "<u8")
-    places = [(row, col) for row in range(-(-pixels.shape[1] // side)) for col in range(-(-pixels.shape[2] // side))]
-
-    def compress(place: tuple[int, int]) -> bytes:
-        return bytes(codec.encode(_chunk(layout, pixels, *place)))
-
     offset = 0
-    parts = map(compress, places) if pixels.nbytes <= _SMALL else _in_order(compress, places)
-    for place, part in zip(places, parts, strict=True):
-        yield part
-        index[place] = offset, len(part)
-        offset += len(part)
+    for row, pixels in enumerate(_in_chunks(strips, layout.chunk)):
+        for col, part in enumerate(_compressed(layout, pixels)):
+            yield part
+            index[row, col] = offset, len(part)
+            offset += len(part)
+        del pixels
     yield index.tobytes()
     yield google_crc32c.value(index.tobytes()).to_bytes(4, "little")
 
@@ -88,10 +85,45 @@ def write_bytes(layout: StoreLayout) -> int:
     return chunks * size + 2 * 2**20
 
 
-def _chunk(layout: StoreLayout, pixels: Pixels, row: int, col: int) -> NDArray[Any]:
+def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
+    """The same rows, ``side`` of them at a time; the last ones as many as are left."""
+    rest: Pixels | None = None
+    # rows that make up no chunk
+    for strip in strips:
+        start = 0
+        if rest is not None:
+            start = min(side - rest.shape[1], strip.shape[1])
+            rest = cast("Pixels", np.concatenate((rest, strip[:, :start]), axis=1))
+            if rest.shape[1] < side:
+                del strip
+                continue
+            yield rest
+            rest = None
+        whole = start + (strip.shape[1] - start) // side * side
+        for row in range(start, whole, side):
+            yield strip[:, row : row + side]
+        if whole < strip.shape[1]:
+            rest = strip[:, whole:].copy()
+        del strip
+    if rest is not None:
+        yield rest
+
+
+def _compressed(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
+    """The chunks of one row of them, from left to right."""
+    codec = Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE)
+    columns = range(-(-pixels.shape[2] // layout.chunk))
+
+    def compress(col: int) -> bytes:
+        return bytes(codec.encode(_chunk(layout, pixels, col)))
+
+    yield from map(compress, columns) if pixels.nbytes <= _SMALL else _in_order(compress, columns)
+
+
+def _chunk(layout: StoreLayout, pixels: Pixels, col: int) -> NDArray[Any]:
     """One whole chunk, (bands, chunk, chunk), little-endian."""
     side = layout.chunk
-    part = pixels[:, row * side : (row + 1) * side, col * side : (col + 1) * side]
+    part = pixels[:, :, col * side : (col + 1) * side]
     little = np.dtype(layout.dtype).newbyteorder("<")
     if part.shape[1:] == (side, side):
         return np.ascontiguousarray(part, little)
@@ -100,7 +132,7 @@ def _chunk(layout: StoreLayout, pixels: Pixels, row: int, col: int) -> NDArray[A
     return chunk
 
 
-def _in_order(work: Callable[[tuple[int, int]], bytes], places: list[tuple[int, int]]) -> Iterator[bytes]:
+def _in_order(work: Callable[[int], bytes], places: Iterable[int]) -> Iterator[bytes]:
     """Like map, by some threads, with no more results waiting than there are threads."""
     waiting: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(_WORKERS) as pool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, cast
@@ -113,15 +113,24 @@ class OmeZarrStore:
             InputError: there is no such shard, or the pixels' shape or type is another.
             StoreError: it cannot be written; nothing of it is left.
         """
+        self.write_strips(level, row, col, (pixels,))
+
+    def write_strips(self, level: int, row: int, col: int, strips: Iterable[Pixels]) -> None:
+        """The same, from strips of (bands, some rows, width), top to bottom: the next is asked for when the last is
+        encoded and nothing of it is held.
+
+        Raises:
+            InputError, StoreError: as :meth:`write_shard`.
+            Exception: what ``strips`` raises; nothing of the shard is left.
+        """
         layout, core = self.layout, self.shard_window(level, row, col)
-        expected = (layout.bands, core.height, core.width)
-        if pixels.shape != expected or pixels.dtype != np.dtype(layout.dtype):
-            raise InputError(
-                f"shard {row},{col} of level {level} of {self.name} takes {expected} {layout.dtype}, "
-                f"not {pixels.shape} {pixels.dtype}"
-            )
-        with storage_errors(f"cannot write shard {row},{col} of level {level} of {self.name}"):
-            self._place.put(_key(level, row, col), encode_shard(layout, pixels))
+        what = f"shard {row},{col} of level {level} of {self.name}"
+        checked = _checked(strips, (layout.bands, core.height, core.width), np.dtype(layout.dtype), what)
+        try:
+            with storage_errors(f"cannot write {what}"):
+                self._place.put(_key(level, row, col), encode_shard(layout, checked))
+        except _MakersError as error:
+            raise error.error from error.error.__cause__
 
     def has_shard(self, level: int, row: int, col: int) -> bool:
         """Whether something stands where this shard is written. It does not say that it is whole.
@@ -213,6 +222,37 @@ class OmeZarrStore:
                 raise StoreError(
                     f"{self.name} is not a store of this program ({_reason(error)}). Choose another one, or remove it"
                 ) from error
+
+
+class _MakersError(Exception):
+    """An error of the operating system that whoever makes the pixels met: it says nothing about the store."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _checked(
+    strips: Iterable[Pixels], shape: tuple[int, int, int], dtype: np.dtype[Any], what: str
+) -> Iterator[Pixels]:
+    """The same strips, of the right type and together of the right shape."""
+    bands, height, width = shape
+    rows, waiting = 0, iter(strips)
+    while True:
+        try:
+            strip = next(waiting, None)
+        except OSError as error:
+            raise _MakersError(error) from error
+        if strip is None:
+            break
+        fits = strip.ndim == 3 and (strip.shape[0], strip.shape[2]) == (bands, width) and strip.dtype == dtype
+        rows += strip.shape[1] if fits else 0
+        if not fits or rows > height:
+            raise InputError(f"{what} takes {shape} {dtype}, not {strip.shape} {strip.dtype}")
+        yield strip
+        del strip
+    if rows != height:
+        raise InputError(f"{what} takes {shape} {dtype}, not ({bands}, {rows}, {width}) {dtype}")
 
 
 def store_documents(layout: StoreLayout, attributes: Mapping[str, Any] | None = None) -> dict[str, bytes]:

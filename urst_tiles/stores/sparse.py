@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from urst_tiles.geometry import Window
@@ -36,6 +36,10 @@ class SparseStore:
     def write_shard(self, level: int, row: int, col: int, pixels: Pixels) -> None:
         """See :meth:`urst_tiles.stores.base.Store.write_shard`."""
         self._store.write_shard(level, row, col, pixels)
+
+    def write_strips(self, level: int, row: int, col: int, strips: Iterable[Pixels]) -> None:
+        """See :meth:`urst_tiles.stores.base.Store.write_strips`."""
+        self._store.write_strips(level, row, col, strips)
 
     def has_shard(self, level: int, row: int, col: int) -> bool:
         """Whether something stands there, or nothing needs to."""

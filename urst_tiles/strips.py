@@ -1,0 +1,290 @@
+"""A shard's work, from top to bottom: rows of tiles, and of the raster's rows only what they read.
+
+::
+
+    raster's rows   ┌────────────────┐        ┌ held while strip 0 runs
+                    │ strip 0        │        │
+                    ├───── halo ─────┤ ┐      └ up to the end of a row of the file's blocks
+                    │ strip 1        │ │ held while strip 1 runs: what both read stays
+                    └────────────────┘ ┘
+
+Each row of pixels is read once.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import reduce
+from itertools import groupby
+from typing import cast
+
+import numpy as np
+
+from urst_tiles.engines.base import Engine
+from urst_tiles.geometry import Tile, TilePlan, Window
+from urst_tiles.sources.base import Pixels, RasterInfo, Source
+from urst_tiles.sources.colour import AS_THEY_ARE, Colours
+from urst_tiles.sources.masked import Masked
+from urst_tiles.sources.shrink import UNTILED
+
+__all__ = [
+    "Rows",
+    "Strip",
+    "crc32",
+    "held_pixels",
+    "largest_batch",
+    "read_side",
+    "run_tiles",
+    "strips_of",
+    "tallest_read",
+    "to_rgb",
+]
+
+_FEW = 9
+"""Shards that are looked at one by one: in any more, some shard lies inside and has windows of full size."""
+
+_LEAST_PIXELS = 1 << 20
+"""Pixels that a strip keeps at least: in smaller ones what a strip costs by itself would count."""
+
+_LEAST_ROWS = 256
+"""Rows that are read at a time, at least."""
+
+TilesCallback = Callable[[int], None]
+"""Told the number of kept pixels each time a batch of windows has been run, and once of those that need not be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Strip:
+    """Rows of a shard's tiles that are run together."""
+
+    tiles: tuple[Tile, ...]
+    # row-major
+
+    @property
+    def core(self) -> Window:
+        """The union of the tiles' cores, in raster coordinates."""
+        return reduce(Window.hull, (tile.core for tile in self.tiles))
+
+    @property
+    def window(self) -> Window:
+        """The hull of the tiles' windows, in raster coordinates."""
+        return reduce(Window.hull, (tile.window for tile in self.tiles))
+
+
+def strips_of(tiles: Sequence[Tile], batch: int) -> Iterator[Strip]:
+    """A shard's tiles, row-major, in strips from top to bottom: one row each, or as many as make up a batch."""
+    strip: list[Tile] = []
+    for _, row in groupby(tiles, key=lambda tile: tile.core.row_off):
+        more = list(row)
+        if len(strip) + len(more) > batch and sum(tile.core.area for tile in strip) >= _LEAST_PIXELS:
+            yield Strip(tuple(strip))
+            strip = []
+        strip += more
+    yield Strip(tuple(strip))
+
+
+class Rows:
+    """A window of a source, from top to bottom. Nothing is read twice, and nothing is held that later strips do not
+    want, but for the rest of a row of the file's blocks, which would be decoded again."""
+
+    def __init__(self, source: Source, window: Window) -> None:
+        self._source, self._window = source, window
+        self._tall = tallest_read(source)
+        self._start = self._end = window.row_off  # of what is held
+        self._held: Pixels = self._empty(0)
+        self.crc = 0
+        # CRC-32 of all that was read so far
+
+    def of(self, window: Window) -> Pixels:
+        """Rows of the window, all its columns: no further up than those of the last call. A view."""
+        kept = self._held[window.row_off - self._start :].copy()
+        end = min(-(-window.row_end // self._tall) * self._tall, self._window.row_end)
+        self._held = self._empty(0)  # let go before the next is taken
+        held = self._empty(max(end, self._end) - window.row_off)
+        held[: len(kept)] = kept
+        del kept
+        at = self._end - window.row_off
+        for band in self._bands(end):
+            pixels = self._source.read(band)
+            self.crc = crc32(pixels, self.crc)
+            held[at : at + band.height] = pixels
+            at += band.height
+            del pixels
+        self._held, self._start, self._end = held, window.row_off, max(end, self._end)
+        return held[: window.height]
+
+    def _bands(self, end: int) -> Iterator[Window]:
+        """What of the window is still to be read down to a row, up to the next row of blocks at a time."""
+        start = self._end
+        while start < end:
+            stop = min((start // self._tall + 1) * self._tall, end)
+            yield Window(self._window.col_off, start, self._window.width, stop - start)
+            start = stop
+
+    def _empty(self, rows: int) -> Pixels:
+        info = self._source.info
+        return cast("Pixels", np.empty((rows, self._window.width, info.bands), info.dtype))
+
+
+def tallest_read(source: Source) -> int:
+    """Rows that are read of a source at a time, at most: whole rows of its file's blocks."""
+    if isinstance(source, Masked):
+        # What it gives for hidden pixels depends on what else is read with them: a shard is read at once.
+        return source.info.height
+    tall = (source.info.tile or UNTILED)[1]
+    return tall * -(-_LEAST_ROWS // tall)
+
+
+def run_tiles(
+    tiles: tuple[Tile, ...],
+    core: Window,
+    block: Pixels,
+    block_window: Window,
+    info: RasterInfo,
+    engine: Engine,
+    batch: int,
+    on_tiles: TilesCallback | None = None,
+    *,
+    calls: int = 1,
+    blank: bool = False,
+    colours: Colours = AS_THEY_ARE,
+) -> Pixels:
+    """Run the windows of ``tiles``, all inside ``block``, and put their cores together: (3 or 4, height, width) of
+    ``core``.
+
+    ``colours`` are converted for the network and back.
+
+    A tile whose whole cell is transparent is not run: it keeps the source's own pixels, grey repeated, or with
+    ``blank`` becomes 0. The whole cell, because what is made of a tile must not depend on the region asked for.
+    """
+    picture: Pixels = np.empty((3 + info.alpha, core.height, core.width), dtype=info.dtype)
+    hidden = [tile for tile in tiles if info.alpha and not _cut(block, block_window, tile.cell)[..., -1].any()]
+    for tile in hidden:
+        own = colours.unseen(to_rgb(_cut(block, block_window, tile.core), info))
+        picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = 0 if blank else own.transpose(2, 0, 1)
+    if hidden and on_tiles is not None:
+        on_tiles(sum(tile.core.area for tile in hidden))
+
+    def run(group: list[Tile]) -> int:
+        """Of the pixels that it keeps, the number."""
+        windows = np.stack(
+            [colours.to_srgb(to_rgb(_cut(block, block_window, tile.window), info)) for tile in group], dtype=info.dtype
+        )
+        results = engine.run(windows)
+        for tile, window, result in zip(group, windows, results, strict=True):
+            made = result[(slice(None), *tile.crop.slices)]
+            if colours.back:
+                given = to_rgb(_cut(block, block_window, tile.core), info)
+                made = colours.finish(made.transpose(1, 2, 0), window[tile.crop.slices], given).transpose(2, 0, 1)
+            picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = made
+        return sum(tile.core.area for tile in group)
+
+    groups = _batches(tuple(tile for tile in tiles if tile not in hidden), batch)
+    for kept in _at_once(run, groups, calls):
+        if on_tiles is not None:
+            on_tiles(kept)
+    if info.alpha:
+        # Alpha goes around the network.
+        picture[3] = _cut(block, block_window, core)[..., -1]
+    return picture
+
+
+def _at_once(run: Callable[[list[Tile]], int], groups: Iterator[list[Tile]], calls: int) -> Iterator[int]:
+    """Like map, by so many threads."""
+    if calls == 1:
+        yield from map(run, groups)
+        return
+    with ThreadPoolExecutor(calls) as pool:
+        yield from pool.map(run, groups)
+
+
+def _cut(block: Pixels, block_window: Window, part: Window) -> Pixels:
+    """A part of a block, both in raster coordinates; a view."""
+    return block[part.relative_to(block_window).slices]
+
+
+def to_rgb(pixels: Pixels, info: RasterInfo) -> Pixels:
+    """(H, W, bands) → (H, W, 3): alpha left out, grey repeated."""
+    if info.colour == "grey":
+        return cast("Pixels", np.broadcast_to(pixels[..., :1], (*pixels.shape[:2], 3)))
+    return pixels[..., :3]
+
+
+def largest_batch(plan: TilePlan, batch: int) -> tuple[int, int, int]:
+    """(windows, height, width) of the largest call of the network, with at most ``batch`` windows a call.
+
+    In a raster of few shards that is often less than asked for: windows that borders clip have sizes of their own.
+    """
+    if len(plan) > _FEW:
+        return batch, min(plan.window, plan.height), min(plan.window, plan.width)
+    calls = (
+        (len(group), group[0].window.height, group[0].window.width)
+        for shard in plan
+        for group in _batches(shard.tiles, batch)
+    )
+    return max(calls, key=lambda call: call[0] * call[1] * call[2])
+
+
+def held_pixels(plan: TilePlan, in_flight: int, *, batch: int, tall: int) -> tuple[int, int]:
+    """(read, kept): the most pixels that ``in_flight`` shards hold at a time, halos included, and of their results.
+
+    ``tall``: see :func:`tallest_read`.
+    """
+    rows, columns = plan.grid
+    several = [row * columns + column for row in _of_every_kind(rows) for column in _of_every_kind(columns)]
+    looked_at = range(len(plan)) if len(plan) <= _FEW else several
+    sizes = [_held_of(plan[index].tiles, batch, tall) for index in looked_at]
+    # Rows that a region's border has cut wait until they make up chunks, and are joined to them.
+    joined = 3 if plan.region.row_off % plan.core else 1
+    read, kept = (sorted((size[axis] for size in sizes), reverse=True) for axis in (0, 1))
+    kept = [joined * size for size in kept]
+    if len(plan) > _FEW:
+        return in_flight * read[0], in_flight * kept[0]
+    return sum(read[:in_flight]), sum(kept[:in_flight])
+
+
+def _of_every_kind(count: int) -> list[int]:
+    """Of so many shards in a row, some that all others are like: at the borders, beside those, and inside."""
+    return sorted({0, min(1, count - 1), count // 2, max(0, count - 2), count - 1})
+
+
+def _held_of(tiles: Sequence[Tile], batch: int, tall: int) -> tuple[int, int]:
+    strips = list(strips_of(tiles, batch))
+    rows = strips[-1].window.row_end - strips[0].window.row_off
+    read = max(strip.window.width * _rows_held(strip.window.height, rows, tall) for strip in strips)
+    return read, max(strip.core.area for strip in strips)
+
+
+def _rows_held(strip: int, rows: int, tall: int) -> int:
+    """Of a shard of so many rows: a strip's, the rest of a row of blocks, and the blocks being read."""
+    return min(strip + tall - 1, rows) + min(tall, rows)
+
+
+def read_side(plan: TilePlan) -> int:
+    """Side of what the largest shards read, in pixels; rasters may be smaller than that."""
+    # Off the grid, a shard's borders cut cores, whose windows reach up to a core further.
+    cut = plan.core if plan.region.col_off % plan.core or plan.region.row_off % plan.core else 0
+    return plan.shard + 2 * plan.halo + cut
+
+
+def crc32(pixels: Pixels, before: int = 0) -> int:
+    """CRC-32 of an array's bytes in C order, behind those that gave ``before``."""
+    return zlib.crc32(np.ascontiguousarray(pixels).data, before)
+
+
+def _batches(tiles: tuple[Tile, ...], batch: int) -> Iterator[list[Tile]]:
+    """Tiles in order of their windows' sizes, in groups of at most ``batch`` of one size."""
+    group: list[Tile] = []
+    for tile in sorted(tiles, key=lambda t: (t.window.height, t.window.width, t.index)):
+        if group and (
+            len(group) == batch
+            or (group[0].window.height, group[0].window.width) != (tile.window.height, tile.window.width)
+        ):
+            yield group
+            group = []
+        group.append(tile)
+    if group:
+        yield group
