@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 
 from urst_tiles.engines import ENGINES, Engine, make_engine
-from urst_tiles.engines.choosing import suitable
+from urst_tiles.engines.choosing import most_calls, suitable
 from urst_tiles.errors import InputError, UrstTilesError
 from urst_tiles.networks import FrozenNetwork
 from urst_tiles.options import RunOptions
 
-__all__ = ["ENGINES", "USUAL", "engine_of", "run_options", "tried", "usual_engine"]
+__all__ = ["ENGINES", "USUAL", "engine_of", "most_calls", "run_options", "tried", "usual_engine"]
 
 USUAL = ("torch", "openvino")
 """What is measured unless others are asked for."""

@@ -14,12 +14,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 __all__ = ["Line", "Spread", "Worker", "alternate", "level_errors", "serve"]
+
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +63,13 @@ class Line:
         return self.intercept + self.slope * x
 
 
-def alternate(ways: Mapping[str, Callable[[], float]], repetitions: int) -> dict[str, list[float]]:
+def alternate(ways: Mapping[str, Callable[[], Measured]], repetitions: int) -> dict[str, list[Measured]]:
     """Each way's measurements, all ways in turn, after one of each that does not count: what the machine does
     meanwhile meets all of them.
     """
     for measure in ways.values():
         measure()
-    found: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, list[Measured]] = {name: [] for name in ways}
     for _ in range(repetitions):
         for name, measure in ways.items():
             found[name].append(measure())

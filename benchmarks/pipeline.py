@@ -2,9 +2,11 @@
 
     python -m benchmarks.throughput --pipeline [--megapixels 85] [--methods style]
 
-The engine alone runs windows of the sizes, the number and the batches of the run's own plan, from memory. Both are
-measured in turn in one process. The run's seconds are those of its shards: from the first one's reading to the last
-one's being on disk, the cluster's start included; statistics and pyramid are not.
+The engine alone runs windows of the sizes, the number and the batches of the run's own plan, from memory, in as many
+calls at the same time as the run makes. Both are measured in turn in one process. What a run sustains is the slope of
+the pixels it tells of between a tenth and nine tenths of them. The whole of it, given beside that, is its shards'
+seconds: from the first one's reading to the last one's being on disk, with the cluster's start and what the engine
+takes to compile the network; statistics and pyramid are not in it.
 """
 
 from __future__ import annotations
@@ -48,7 +50,14 @@ class Child:
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         tiles = self._plan.tiles
         if question["what"] == "facts":
-            return {"window": tiles.window, "halo": tiles.halo, "windows": tiles.tile_count, "shards": len(tiles)}
+            return {
+                "window": tiles.window,
+                "halo": tiles.halo,
+                "windows": tiles.tile_count,
+                "shards": len(tiles),
+                "pixels": tiles.region.area,
+                "calls": self._plan.calls,
+            }
         return self._alone() if question["what"] == "alone" else self._run()
 
     def _alone(self) -> dict[str, Any]:
@@ -78,17 +87,34 @@ class Child:
 
     def _run(self) -> dict[str, Any]:
         from urst_tiles import stylize
+        from urst_tiles.events import TilesFinished
 
         target = Path(self._settings["raster"]).with_suffix(".zarr")
+        told: list[tuple[float, int]] = []
+
+        def listen(event: object) -> None:
+            if isinstance(event, TilesFinished):
+                told.append((time.perf_counter(), event.pixels))
+
         report = stylize(
             self._settings["raster"],
             target,
             network=self._network,
             statistics=self._statistics,
             overwrite=True,
+            callbacks=[listen],
             **self._options,
         )
-        return {"seconds": report.seconds_shards}
+        return {"seconds": report.seconds_shards, "sustained": _slope(told)}
+
+
+def _slope(told: list[tuple[float, int]]) -> float:
+    """Pixels a second, between a tenth and nine tenths of them."""
+    import numpy as np
+
+    seconds, pixels = np.array([at for at, _ in told]), np.cumsum([count for _, count in told])
+    first, last = np.searchsorted(pixels, [0.1 * pixels[-1], 0.9 * pixels[-1]])
+    return float(np.polyfit(seconds[first : last + 1], pixels[first : last + 1], 1)[0])
 
 
 def _windows(count: int, height: int, width: int) -> Any:
@@ -123,23 +149,37 @@ def run(
                 except RuntimeError as error:
                     print(f"{method}, {engine}: {error}", flush=True)
                     continue
-                share = Spread(**rows[-1]["run_of_alone"])
+                share, whole = (Spread(**rows[-1][key]) for key in ("sustained_of_alone", "run_of_alone"))
                 said = "" if share.median >= WANTED else f"   less than {WANTED}"
-                print(f"{method}, {engine}: a run has {share} of the engine's speed alone{said}", flush=True)
+                print(
+                    f"{method}, {engine}: a run sustains {share} of the engine's speed alone{said}; "
+                    f"with its beginning and its end {whole}",
+                    flush=True,
+                )
     print(f"wrote {save(name, {'megapixels': megapixels, 'runs': rows})}")
 
 
 def compared(settings: dict[str, Any], repetitions: int) -> dict[str, Any]:
     with Worker(MODULE, settings) as worker:
         facts = worker.ask(what="facts")
-        ways = {what: partial(_seconds, worker, what) for what in ("alone", "run")}
-        seconds = alternate(ways, repetitions)
-    shares = [alone / whole for alone, whole in zip(seconds["alone"], seconds["run"], strict=True)]
-    return {**facts, "seconds": seconds, "run_of_alone": Spread.of(shares).to_json()}
+        ways = {what: partial(_answer, worker, what) for what in ("alone", "run")}
+        answers = alternate(ways, repetitions)
+    seconds = {what: [answer["seconds"] for answer in answers[what]] for what in ways}
+    whole = [alone / run for alone, run in zip(seconds["alone"], seconds["run"], strict=True)]
+    sustained = [
+        answer["sustained"] * alone / facts["pixels"]
+        for answer, alone in zip(answers["run"], seconds["alone"], strict=True)
+    ]
+    return {
+        **facts,
+        "seconds": seconds,
+        "sustained_of_alone": Spread.of(sustained).to_json(),
+        "run_of_alone": Spread.of(whole).to_json(),
+    }
 
 
-def _seconds(worker: Worker, what: str) -> float:
-    return float(worker.ask(what=what)["seconds"])
+def _answer(worker: Worker, what: str) -> dict[str, float]:
+    return worker.ask(what=what)
 
 
 if __name__ == "__main__":  # the child's end; people start it by benchmarks.throughput --pipeline

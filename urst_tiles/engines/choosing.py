@@ -54,7 +54,7 @@ def suitable(
     return (engine,)
 
 
-def most_calls(engine: EngineName) -> int:
+def most_calls(engine: str) -> int:
     """How many calls an engine makes at the same time here, each on its share of the processor, if it is let.
 
     A call that has the processor to itself is held up by whatever else runs on it: reading, compressing. Of two, one
