@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from tests.support import picture, tree
 from urst_tiles import Window, load_network, open_source, plan
 from urst_tiles.engines import TorchEngine
+from urst_tiles.engines.choosing import most_calls
 from urst_tiles.errors import InputError, SourceError, StoreError
 from urst_tiles.estimating import store_layout
 from urst_tiles.geometry import plan_tiles
@@ -114,7 +115,7 @@ def test_an_error_of_one_call_is_the_shards(tmp_path: Path) -> None:
 
 def test_a_budget_that_is_short_takes_calls_before_anything_else() -> None:
     raster, network = np.zeros((3000, 3000, 3), np.uint8), untrained(width=8, seed=1)
-    with patch("urst_tiles.fitting.most_calls", lambda _engine: 2):
+    with patch("urst_tiles.fitting.most_calls", lambda *_: 2):
         free = plan(raster, network, time_it=False, engine="torch")
         tight = plan(raster, network, time_it=False, engine="torch", memory=free.memory.bytes - 1, window=1064)
         assert (free.calls, free.in_flight) == (2, 2)
@@ -122,6 +123,12 @@ def test_a_budget_that_is_short_takes_calls_before_anything_else() -> None:
         one = plan(np.zeros((900, 900, 3), np.uint8), network, time_it=False, engine="torch")
     assert one.calls == 1  # there is one window
     assert plan(raster, network, time_it=False, engine="torch").calls == 1
+
+
+def test_processes_share_the_processor() -> None:
+    with patch("urst_tiles.engines.choosing.torch.get_num_threads", lambda: 4):
+        assert [most_calls("openvino", processes) for processes in (1, 2, 3, 8)] == [2, 2, 1, 1]
+        assert most_calls("torch") == 1
 
 
 LAYOUT = StoreLayout(width=40, height=50, bands=3, dtype="uint8", chunk=8, shard=32)

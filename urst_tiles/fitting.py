@@ -71,7 +71,7 @@ def fit(
     hosts: list[int] = []
     devices: list[int] = []
     for (tiles, batch, in_flight, calls, engine), reading in _readings(
-        _candidates(source.info, network, options, engines, gpu=gpu), source, deployment
+        _candidates(source.info, network, options, engines, max(1, deployment.workers), gpu=gpu), source, deployment
     ):
         memory = estimate_memory(
             source,
@@ -123,7 +123,13 @@ def _readings(
 
 
 def _candidates(
-    info: RasterInfo, network: StyleNetwork, options: RunOptions, engines: tuple[EngineName, ...], *, gpu: bool
+    info: RasterInfo,
+    network: StyleNetwork,
+    options: RunOptions,
+    engines: tuple[EngineName, ...],
+    processes: int,
+    *,
+    gpu: bool,
 ) -> Iterator[_Candidate]:
     """Plans from the preferred one to the leanest: windows of twice the core, fewer calls at the same time, fewer
     shards in flight, then smaller batches, then another engine, then smaller windows."""
@@ -142,18 +148,18 @@ def _candidates(
         if position == 0:
             grown = _grown(tiles)
             if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles, engines[0]):
-                for calls in _calls(grown, engines[0]):
+                for calls in _calls(grown, engines[0], processes):
                     yield grown, largest, 2, calls, engines[0]
             for engine, batch, in_flight in product(engines, (largest, *smaller), (4, 3, 2, 1) if gpu else (2, 1)):
-                for calls in _calls(tiles, engine):
+                for calls in _calls(tiles, engine, processes):
                     yield tiles, batch, in_flight, calls, engine
         else:
             yield tiles, options.batch or 1, 1, 1, engines[-1]
 
 
-def _calls(tiles: TilePlan, engine: EngineName) -> range:
+def _calls(tiles: TilePlan, engine: EngineName, processes: int) -> range:
     """How many calls at the same time, the most first."""
-    return range(min(most_calls(engine), tiles.tile_count), 0, -1)
+    return range(min(most_calls(engine, processes), tiles.tile_count), 0, -1)
 
 
 def _grown(tiles: TilePlan) -> TilePlan:

@@ -54,13 +54,14 @@ def suitable(
     return (engine,)
 
 
-def most_calls(engine: str) -> int:
-    """How many calls an engine makes at the same time here, each on its share of the processor, if it is let.
+def most_calls(engine: str, processes: int = 1) -> int:
+    """How many calls an engine makes at the same time, each on its share of the processor, if it is let; in each of so
+    many processes, which share the processor.
 
     A call that has the processor to itself is held up by whatever else runs on it: reading, compressing. Of two, one
     goes on.
     """
-    return min(2, torch.get_num_threads()) if engine == "openvino" else 1
+    return max(1, min(2, torch.get_num_threads() // processes)) if engine == "openvino" else 1
 
 
 def why_not(network: StyleNetwork | FrozenNetwork, engine: EngineName) -> str | None:
