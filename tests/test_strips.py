@@ -173,3 +173,17 @@ def test_an_error_of_who_makes_the_strips_is_not_the_stores(tmp_path: Path, erro
     assert not isinstance(caught.value, StoreError)
     assert not store.has_shard(0, 0, 0)
     assert not list((tmp_path / "a" / "0").rglob("*partial*"))
+
+
+def test_while_the_first_strip_is_made_nothing_stands_there(tmp_path: Path) -> None:
+    store = OmeZarrStore.create(tmp_path / "a", LAYOUT)
+    seen = list[int]()
+
+    def strips() -> Iterator[Pixels]:
+        for _ in range(2):
+            seen.append(len(list((tmp_path / "a" / "0").rglob("*partial*"))))
+            yield np.ones((3, 16, 32), np.uint8)
+
+    store.write_strips(0, 0, 0, strips())
+    assert seen == [0, 1]
+    assert store.has_shard(0, 0, 0)

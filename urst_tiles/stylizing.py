@@ -114,6 +114,7 @@ def stylize(
             if last:
                 make_pyramid(run, ledger, tell, stop)
                 _export(run, exporter, ledger, tell, stop, overwrite=overwrite)
+                run.store.clean_partials()  # of workers that hung or died while they made a shard
         if last:
             site.finish(exporter.name, tell, keep_store=keep_store)
     finally:

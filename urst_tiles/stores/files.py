@@ -49,11 +49,15 @@ def write_durably(path: Path, parts: Iterable[bytes]) -> None:
     Raises:
         OSError: it cannot be written; the partial file is removed.
     """
+    # Parts may take long to be made: nothing stands there before there is one.
+    waiting = iter(parts)
+    first = next(waiting, b"")
     _make_folder(path.parent)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}{PARTIAL}")
     try:
         with partial.open("xb") as file:
-            file.writelines(parts)
+            file.write(first)
+            file.writelines(waiting)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
