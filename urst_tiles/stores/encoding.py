@@ -78,7 +78,8 @@ def write_bytes(layout: StoreLayout) -> int:
     """Upper bound of the memory, in bytes, that writing one shard takes beyond the caller's array.
 
     The chunks in work, each cut out of the pixels and compressed, at worst to its own size, the one being written and
-    the one that waits behind it; as much again is kept by the threads where freed blocks of that size do not go back. They take a little themselves.
+    the one that waits behind it; as much again is kept by the threads where freed blocks of that size do not go back.
+    They take a little themselves.
     """
     size = layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize
     chunks = 2 * _WORKERS + 2 if size >= RETURNED_BYTES and can_return_memory() else 4 * _WORKERS
