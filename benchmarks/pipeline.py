@@ -4,9 +4,10 @@
 
 The engine alone runs windows of the sizes, the number and the batches of the run's own plan, from memory, in as many
 calls at the same time as the run makes. Both are measured in turn in one process. What a run sustains is the slope of
-the pixels it tells of between a tenth and nine tenths of them. The whole of it, given beside that, is its shards'
-seconds: from the first one's reading to the last one's being on disk, with the cluster's start and what the engine
-takes to compile the network; statistics and pyramid are not in it.
+its windows' pixels, halos included, as it tells of them between a tenth and nine tenths: windows at the raster's
+borders are smaller, and those inside would seem slower by what they keep. The whole of it, given beside that, is its
+shards' seconds: from the first one's reading to the last one's being on disk, with the cluster's start and what the
+engine takes to compile the network; statistics and pyramid are not in it.
 """
 
 from __future__ import annotations
@@ -55,7 +56,7 @@ class Child:
                 "halo": tiles.halo,
                 "windows": tiles.tile_count,
                 "shards": len(tiles),
-                "pixels": tiles.region.area,
+                "window_pixels": tiles.window_pixels,
                 "calls": self._plan.calls,
             }
         return self._alone() if question["what"] == "alone" else self._run()
@@ -90,11 +91,13 @@ class Child:
         from urst_tiles.events import TilesFinished
 
         target = Path(self._settings["raster"]).with_suffix(".zarr")
-        told: list[tuple[float, int]] = []
+        # Pixels that the network is given for each that is kept, by shard.
+        overheads = [sum(tile.window.area for tile in shard.tiles) / shard.core.area for shard in self._plan.tiles]
+        told: list[tuple[float, float]] = []
 
         def listen(event: object) -> None:
             if isinstance(event, TilesFinished):
-                told.append((time.perf_counter(), event.pixels))
+                told.append((time.perf_counter(), event.pixels * overheads[event.shard]))
 
         report = stylize(
             self._settings["raster"],
@@ -108,7 +111,7 @@ class Child:
         return {"seconds": report.seconds_shards, "sustained": _slope(told)}
 
 
-def _slope(told: list[tuple[float, int]]) -> float:
+def _slope(told: list[tuple[float, float]]) -> float:
     """Pixels a second, between a tenth and nine tenths of them."""
     import numpy as np
 
@@ -167,7 +170,7 @@ def compared(settings: dict[str, Any], repetitions: int) -> dict[str, Any]:
     seconds = {what: [answer["seconds"] for answer in answers[what]] for what in ways}
     whole = [alone / run for alone, run in zip(seconds["alone"], seconds["run"], strict=True)]
     sustained = [
-        answer["sustained"] * alone / facts["pixels"]
+        answer["sustained"] * alone / facts["window_pixels"]
         for answer, alone in zip(answers["run"], seconds["alone"], strict=True)
     ]
     return {
