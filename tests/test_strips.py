@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -173,6 +174,25 @@ def test_an_error_of_who_makes_the_strips_is_not_the_stores(tmp_path: Path, erro
     assert not isinstance(caught.value, StoreError)
     assert not store.has_shard(0, 0, 0)
     assert not list((tmp_path / "a" / "0").rglob("*partial*"))
+
+
+@pytest.mark.parametrize("chunk", [8, 512])  # compressed by this thread, and by several
+def test_nothing_of_a_strip_is_held_while_the_next_is_made(tmp_path: Path, chunk: int) -> None:
+    side = 4 * chunk
+    store = OmeZarrStore.create(tmp_path / "a", StoreLayout(side, side, 3, "uint8", chunk, side))
+    alive = list[bool]()
+
+    def strips() -> Iterator[Pixels]:
+        last: weakref.ref[Any] | None = None
+        for _ in range(4):
+            alive.append(last is not None and last() is not None)
+            strip = np.ones((3, chunk, side), np.uint8)
+            last = weakref.ref(strip)
+            yield strip
+            del strip
+
+    store.write_strips(0, 0, 0, strips())
+    assert alive == [False] * 4
 
 
 def test_while_the_first_strip_is_made_nothing_stands_there(tmp_path: Path) -> None:

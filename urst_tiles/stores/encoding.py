@@ -12,6 +12,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import count
 from typing import Any, cast
 
 import google_crc32c
@@ -63,8 +64,9 @@ def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[byte
     """
     across = layout.shard // layout.chunk
     index = np.full((across, across, 2), _ABSENT, "<u8")
-    offset = 0
-    for row, pixels in enumerate(_in_chunks(strips, layout.chunk)):
+    offset, rows = 0, count()  # enumerate would hold a strip until the next one is made
+    for pixels in _in_chunks(strips, layout.chunk):
+        row = next(rows)
         for col, part in enumerate(_compressed(layout, pixels)):
             yield part
             index[row, col] = offset, len(part)
