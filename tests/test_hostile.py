@@ -261,3 +261,15 @@ def test_what_is_no_raster_file_at_all(tmp_path: Path) -> None:
     for path in ("/dev/zero", "a\0b.tif", "x" * 5000):
         with pytest.raises(SourceError):
             open_source(path)
+
+
+def test_the_command_line_says_a_truncated_tiff_in_one_line(tmp_path: Path) -> None:
+    whole = tmp_path / "whole.tif"
+    tifffile.imwrite(whole, np.zeros((300, 300, 3), np.uint8), metadata=None)
+    # The directory is said to stand far behind the end.
+    (tmp_path / "cut.tif").write_bytes(b"II*\x00" + (10**6).to_bytes(4, "little") + whole.read_bytes()[8:5000])
+    command = [sys.executable, "-m", "urst_tiles", "info", str(tmp_path / "cut.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot open")
+    assert done.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import logging
 import os
 import sys
 from pathlib import Path
@@ -359,6 +360,9 @@ def main(arguments: list[str] | None = None) -> None:
     143 for SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
     debug = "--debug" in words
+    if not debug:
+        # What it finds wrong with a file is said in our one line; by itself it would write another before that.
+        logging.getLogger("tifffile").addHandler(logging.NullHandler())
     try:
         app(words, standalone_mode=False)
     except Interrupted as stopped:
