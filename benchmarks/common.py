@@ -14,7 +14,7 @@ from typing import Any
 
 import psutil
 
-_LIBRARIES = ("urst-tiles", "torch", "openvino", "pyvips", "zarr", "tifffile", "dask", "numpy")
+_LIBRARIES = ("urst-tiles", "torch", "openvino", "llvmlite", "pyvips", "zarr", "tifffile", "dask", "numpy")
 
 RESULTS = Path(os.environ.get("URST_TILES_RESULTS") or Path(__file__).parent / "results")
 """Where results go; ``python -m benchmarks`` sets the variable for what it starts."""

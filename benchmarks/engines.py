@@ -16,7 +16,7 @@ from urst_tiles.options import RunOptions
 
 __all__ = ["ENGINES", "USUAL", "engine_of", "most_calls", "run_options", "tried", "usual_engine"]
 
-USUAL = ("torch", "openvino")
+USUAL = ("torch", "openvino", "llvm")
 """What is measured unless others are asked for."""
 
 

@@ -90,6 +90,13 @@ CASES = (
     Case("wct", engine="openvino", source="zarr"),
     Case("microast", engine="openvino", window=1064, dtype="uint16", batch=4),
     Case("multimodal", engine="openvino", batch=4, source="png", megapixels=4),
+    Case("johnson8", engine="llvm", dtype="uint16", batch=4),
+    Case("johnson32", engine="llvm", window=1064),
+    Case("johnson8", engine="llvm", window=1064, target="tif", megapixels=16),
+    Case("wct", engine="llvm", source="zarr"),
+    Case("microast", engine="llvm", window=1064, dtype="uint16", batch=4),
+    Case("multimodal", engine="llvm", batch=4, source="png", megapixels=4),
+    Case("johnson32", engine="llvm", window=1064, dtype="uint16", workers=2, megapixels=16),
 )
 """Each value of each setting with several of the others; not every combination."""
 

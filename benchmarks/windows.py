@@ -40,14 +40,13 @@ def main() -> None:
     given = parser.parse_args()
 
     from urst_tiles.allocator import return_freed_memory
-    from urst_tiles.engines.choosing import make_engine
-    from urst_tiles.engines.openvino import is_installed
+    from urst_tiles.engines.choosing import make_engine, suitable
     from urst_tiles.styles import load_style
 
     return_freed_memory()  # as a run does
     network = load_style(given.style)
     frozen, found = network.freeze(network.neutral_statistics), {}
-    for name in ("torch", "openvino") if is_installed() else ("torch",):
+    for name in reversed(suitable("auto", device="cpu")):
         engine = make_engine(frozen, engine=name, device="cpu", precision="float32", device_memory=None)
         seconds = measured(engine, given.windows, network.halo, given.repetitions)
         found[name] = {str(window): round(value, 4) for window, value in seconds.items()}

@@ -4,7 +4,8 @@
 
 On Linux, PyPI's PyTorch brings gigabytes of CUDA libraries. Without an NVIDIA GPU the CPU build is installed instead:
 pip's own sources are asked for it first; where they have none, uv fetches it from PyTorch's index (``--torch-backend
-cpu``).
+cpu``). Where there is no GPU, llvmlite is installed too, if there is a build of it for this Python: it makes runs on a
+CPU faster.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import shutil
 import subprocess
 import sys
+import tomllib
 import venv
 from pathlib import Path
 
@@ -47,6 +49,14 @@ def install_torch(python: Path) -> None:
         subprocess.run([*uv, "--torch-backend", "cpu", f"torch=={TORCH}"], check=True)
 
 
+def install_llvm(python: Path) -> None:
+    """llvmlite where there is no GPU, unless it would have to be built."""
+    if not has_gpu():
+        project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+        subprocess.run([*pip, *project["optional-dependencies"]["llvm"]], check=False, capture_output=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--venv", type=Path, default=Path(".venv"), help="where the environment goes [default: .venv]")
@@ -55,6 +65,7 @@ def main() -> None:
     arguments = parser.parse_args()
     python = make_environment(arguments.venv.absolute())
     install_torch(python)
+    install_llvm(python)
     extras = f"[{','.join(arguments.extra)}]" if arguments.extra else ""
     how = ["--editable"] if arguments.editable else []
     subprocess.run([str(python), "-m", "pip", "install", "--quiet", *how, f"{PROJECT}{extras}"], check=True)

@@ -7,7 +7,7 @@ import dataclasses
 from unittest.mock import patch
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from urst_tiles.geometry import Shard, TilePlan, Window, plan_tiles
@@ -98,6 +98,8 @@ def test_counts_of_long_strips_are_those_of_the_shards(plan: TilePlan) -> None:
 
 
 @given(plans(), st.integers(1, 3), st.sampled_from([1, 3, 8]), st.sampled_from([None, (5, 7), (64, 64)]))
+# Windows reach over more than a shard: of these rows of shards only the third is read whole.
+@example(plan_tiles(33, 161, window=112, halo=48, stride=16, cores=2), 1, 1, None)
 @settings(max_examples=200, deadline=None)
 def test_no_shards_hold_more_than_is_said(
     plan: TilePlan, in_flight: int, batch: int, tile: tuple[int, int] | None

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from benchmarks.memory_matrix import LOOSEST, Case, measured
 from tests.networks_support import statistics_of
 from urst_tiles.copies import padding_copy_bytes
+from urst_tiles.engines.llvm import known_processor
 from urst_tiles.engines.openvino import is_installed
 from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.untrained import untrained
@@ -34,14 +35,16 @@ CASES = (
     Case("johnson8", dtype="uint16", workers=2, megapixels=4),  # memory of all processes
     Case("johnson32", engine="openvino", dtype="uint16"),
     Case("wct", engine="openvino", source="zarr"),
+    Case("johnson32", engine="llvm", dtype="uint16"),
+    Case("wct", engine="llvm", source="zarr"),
 )
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere the sum holds terms for another allocator")
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_law_8_the_peak_is_the_estimate_or_less_and_not_much_less(case: Case) -> None:
-    if case.engine == "openvino" and not is_installed():
-        pytest.skip("OpenVINO is not installed here")
+    if (case.engine == "openvino" and not is_installed()) or (case.engine == "llvm" and known_processor() is None):
+        pytest.skip(f"{case.engine} is not here")
     found = measured(case)
     assert "error" not in found, found
     assert found["peak"] <= found["estimate"] <= LOOSEST * found["peak"], found

@@ -128,7 +128,8 @@ def test_a_budget_that_is_short_takes_calls_before_anything_else() -> None:
 
 def test_processes_share_the_processor() -> None:
     with patch("urst_tiles.engines.choosing.torch.get_num_threads", lambda: 4):
-        assert [most_calls("openvino", processes) for processes in (1, 2, 3, 8)] == [2, 2, 1, 1]
+        for engine in ("openvino", "llvm"):
+            assert [most_calls(engine, processes) for processes in (1, 2, 3, 8)] == [2, 2, 1, 1]
         assert most_calls("torch") == 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,15 +40,16 @@ def test_windows_grow_where_a_budget_allows_it_and_shards_stay() -> None:
     assert asked.tiles.window == 1064
 
 
-def test_openvino_has_them_grow_for_less() -> None:
-    pytest.importorskip("openvino")
+@pytest.mark.parametrize(("other", "library"), [("openvino", "openvino"), ("llvm", "llvmlite")])
+def test_faster_engines_have_them_grow_for_less(other: Any, library: str) -> None:
+    pytest.importorskip(library)
     raster = np.zeros((4000, 5000, 3), np.uint8)
     network = untrained(width=8, seed=1)
     windows = {
         engine: plan(raster, network, time_it=False, engine=engine, memory="8GiB").tiles.window
-        for engine in ("torch", "openvino")
+        for engine in ("torch", other)
     }
-    assert windows["torch"] == 1064 < windows["openvino"]
+    assert windows["torch"] == 1064 < windows[other]
 
 
 def test_they_stay_where_it_saves_nothing() -> None:

@@ -124,8 +124,8 @@ DeviceMemory = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
 Engine = Annotated[
-    Literal["auto", "torch", "compile", "openvino"],
-    typer.Option("--engine", help="What runs the network; auto: OpenVINO on a CPU where it is installed and pays."),
+    Literal["auto", "torch", "compile", "openvino", "llvm"],
+    typer.Option("--engine", help="What runs the network; auto: on a CPU LLVM or OpenVINO, where one is installed."),
 ]
 Precision = Annotated[
     Literal["auto", "float32", "tf32", "bfloat16", "float16"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from math import ceil
+from typing import TYPE_CHECKING
 
 from urst_tiles.allocator import can_return_memory
 from urst_tiles.copies import layout_copy_bytes, padding_copy_bytes
@@ -14,6 +15,9 @@ from urst_tiles.networks.footprint import Footprint, parameter_bytes
 from urst_tiles.networks.lean import lean
 from urst_tiles.networks.moments import Covariance
 from urst_tiles.networks.styling import StylePass, as_encoded
+
+if TYPE_CHECKING:
+    from urst_tiles.engines.llvm.schedule import Schedule
 
 __all__ = ["NetworkCosts", "activations", "padding"]
 
@@ -39,9 +43,11 @@ class NetworkCosts:
     # pixels of a style image that is given the raster's colours in the run, 0 where none is
     channels: int
     # of the widest covariance, 0 where no norm takes one
+    schedule: Schedule | None
+    # of the LLVM engine, where that is considered
 
     @classmethod
-    def of(cls, network: StyleNetwork, frozen: FrozenNetwork) -> NetworkCosts:
+    def of(cls, network: StyleNetwork, frozen: FrozenNetwork, schedule: Schedule | None = None) -> NetworkCosts:
         """Raises NetworkError where a graph cannot be recorded."""
         covariances = [len(m.mean) for m in network.neutral_statistics.values() if isinstance(m, Covariance)]
         # What the thumbnail goes through; a copy, because the layout of its weights changes.
@@ -56,6 +62,7 @@ class NetworkCosts:
             style=_style_bytes(network.style_pass),
             recoloured=_pixels(network.style_pass) if network.wants_content else 0,
             channels=max(covariances, default=0),
+            schedule=schedule,
         )
 
 

@@ -4,10 +4,13 @@ its own."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import psutil
+import torch
 
 from urst_tiles.allocator import can_return_memory
 from urst_tiles.costs import NetworkCosts, activations, padding
@@ -26,6 +29,9 @@ from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
 from urst_tiles.strips import held_pixels, largest_batch, tallest_read
 
+if TYPE_CHECKING:
+    from urst_tiles.engines.llvm.schedule import Schedule
+
 __all__ = ["estimate_memory", "store_layout"]
 
 _MIB = 2**20
@@ -35,10 +41,11 @@ _RUNNING = 96 * _MIB
 _LEAST_RUNTIME = 256 * _MIB
 # What a moment is summed from: a part of a feature map of 2^21 elements in float64, twice.
 _MEASURING = 2 * 8 * 2**21
-# What OpenVINO adds when it is first used: its libraries, the exported graph, threads, compiled kernels. 75 to 85 MiB
-# were measured.
-_OPENVINO = 96 * _MIB
-_OPENVINO_AGAIN = 48 * _MIB
+# What an engine adds when it is first used, of libraries and what it translates; and when its libraries are loaded
+# already. 75 to 85 MiB were measured of OpenVINO, 90 to 95 of LLVM.
+_ENGINES: Mapping[str, tuple[str, int, int]] = MappingProxyType(
+    {"openvino": ("openvino", 96 * _MIB, 48 * _MIB), "llvm": ("llvmlite", 112 * _MIB, 72 * _MIB)}
+)
 # What a worker process holds after its imports, and Dask's own helpers' share. Measured by benchmarks/memory_matrix.py.
 _WORKER = 256 * _MIB
 # What CUDA's context and libraries add to the process on the host when they are first used: 0.5 to 2 GiB are usual,
@@ -95,18 +102,20 @@ def estimate_memory(
     )
     if gpu and not deployment.workers:
         runtime += (MemoryPart("CUDA", _CUDA_ON_HOST, "its context and libraries, on the host"),)
-    if engine == "openvino":
+    if engine in _ENGINES:
+        module, first, again = _ENGINES[engine]
         # What an earlier plan of this process has loaded is in its runtime already.
-        size = _OPENVINO_AGAIN if "openvino" in sys.modules else _OPENVINO
-        runtime += (MemoryPart("openvino", size, "its libraries, its copy of the graph, and what it compiles"),)
+        size = again if module in sys.modules else first
+        runtime += (MemoryPart(engine, size, "its libraries, its copy of the graph, and what it compiles"),)
     workers = min(deployment.workers, len(tiles))
     if workers:
         in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
     shards = (
-        *_shard_parts(source, costs, tiles, layout, batch, in_flight, calls, colours, gpu=gpu),
+        *_shard_parts(source, costs, tiles, layout, batch, in_flight, calls, colours, engine, gpu=gpu),
         reading_part(source, tiles, in_flight, reading),
         *_uploads(_encoded(layout, min(in_flight, len(tiles)) * _pixels_of_shard(layout)), deployment),
         *(_openvino_parts(costs, tiles, batch, calls) if engine == "openvino" else ()),
+        *(_llvm_parts(costs, costs.schedule) if engine == "llvm" and costs.schedule is not None else ()),
     )
     phases = [
         MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours, reading)),
@@ -189,6 +198,7 @@ def _shard_parts(
     in_flight: int,
     calls: int,
     colours: Colours,
+    engine: str,
     *,
     gpu: bool,
 ) -> tuple[MemoryPart, ...]:
@@ -198,7 +208,7 @@ def _shard_parts(
     batch, side_y, side_x = largest_batch(tiles, batch)
     # A GPU hands back what is rounded there: whole levels, which take four bytes where they are of two.
     rounding = 4 if not gpu or item > 1 else 0
-    network = () if gpu else activations(costs, batch, side_y, side_x, fragments=not can_return_memory())
+    network = () if gpu else _activations(costs, batch, side_y, side_x, engine)
     return (
         *(_at_once(calls, part) for part in network),
         _at_once(
@@ -222,6 +232,16 @@ def _shard_parts(
     )
 
 
+def _activations(costs: NetworkCosts, batch: int, height: int, width: int, engine: str) -> tuple[MemoryPart, ...]:
+    """What one call holds."""
+    if engine != "llvm" or costs.schedule is None:
+        return activations(costs, batch, height, width, fragments=not can_return_memory())
+    sides = (costs.frozen.side(each) for each in (height, width))
+    plan = costs.schedule.plan(batch, *sides)
+    text = f"the frozen network on {batch} x {width} x {height} px: one block, and what lies outside it"
+    return (MemoryPart("activations", plan.nbytes, text),)
+
+
 def _of_workers(
     shards: tuple[MemoryPart, ...], costs: NetworkCosts, engine: str, workers: int, *, gpu: bool
 ) -> tuple[MemoryPart, ...]:
@@ -234,8 +254,9 @@ def _of_workers(
     ]
     if gpu:
         own.append(MemoryPart("CUDA", _CUDA_ON_HOST, "its context and libraries, on the host"))
-    if engine == "openvino":
-        own.append(MemoryPart("workers' openvino", _OPENVINO, "its libraries, its copy of the graph, what it compiles"))
+    if engine in _ENGINES:
+        _, first, _ = _ENGINES[engine]
+        own.append(MemoryPart(f"workers' {engine}", first, "its libraries, its copy of the graph, what it compiles"))
     return tuple(MemoryPart(part.name, workers * part.bytes, f"{workers} x {part.reason}") for part in (*own, *shards))
 
 
@@ -276,6 +297,15 @@ def _openvino_parts(costs: NetworkCosts, tiles: TilePlan, batch: int, calls: int
             calls,
             MemoryPart("places", maps.bytes // 2, "half of the activations: places for three maps where two are held"),
         ),
+    )
+
+
+def _llvm_parts(costs: NetworkCosts, schedule: Schedule) -> tuple[MemoryPart, ...]:
+    """What the LLVM engine holds beside the maps."""
+    threads = torch.get_num_threads()
+    return (
+        MemoryPart("kernels", costs.weights // 2 + schedule.kernels, "weights, and kernels as programs read them"),
+        MemoryPart("scratch", threads * schedule.scratch, f"{threads} threads x {schedule.scratch:,} bytes"),
     )
 
 

@@ -28,9 +28,9 @@ _MIB = 2**20
 GPU_BATCH = 8
 """Windows a call of the network on a GPU, where they fit; one on a CPU."""
 
-_WORTH: Mapping[EngineName, float] = MappingProxyType({"openvino": 0.95, "torch": 0.6, "compile": 0.6})
+_WORTH: Mapping[EngineName, float] = MappingProxyType({"llvm": 0.95, "openvino": 0.95, "torch": 0.6, "compile": 0.6})
 """Pixels run in larger windows, over those in windows of the usual size, under which they are worth their memory.
-OpenVINO takes as long for a pixel in either, PyTorch up to 1.8 times as long in larger ones."""
+LLVM and OpenVINO take as long for a pixel in either, PyTorch up to 1.8 times as long in larger ones."""
 
 
 @dataclass(frozen=True, slots=True)

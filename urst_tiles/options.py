@@ -17,7 +17,7 @@ DEFAULT_WINDOW = 1064
 
 
 _CHOICES = {
-    "engine": ("auto", "torch", "compile", "openvino"),
+    "engine": ("auto", "torch", "compile", "openvino", "llvm"),
     "precision": ("auto", "float32", "tf32", "bfloat16", "float16"),
     "output_profile": ("source", "srgb"),
 }
@@ -40,7 +40,7 @@ class RunKeywords(TypedDict, total=False):
     memory: int | str | None
     device_memory: int | str | None
     device: str
-    engine: Literal["auto", "torch", "compile", "openvino"]
+    engine: Literal["auto", "torch", "compile", "openvino", "llvm"]
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"]
     output_profile: Literal["source", "srgb"]
 
@@ -78,8 +78,8 @@ class RunOptions:
     # the same for each process's share of a GPU; None: what is free there decides how many windows a call takes
     device: str = "auto"
     # "auto", "cpu", "cuda" or "cuda:N"
-    engine: Literal["auto", "torch", "compile", "openvino"] = "auto"
-    # what runs the network; "auto": on a CPU OpenVINO where it is installed, agrees and pays, else PyTorch
+    engine: Literal["auto", "torch", "compile", "openvino", "llvm"] = "auto"
+    # what runs the network; "auto": on a CPU LLVM or OpenVINO, where one is installed, agrees and pays, else PyTorch
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     # of the network's arithmetic; "auto" is float32: a lossy one is used only where it is asked for
     output_profile: Literal["source", "srgb"] = "source"
@@ -96,7 +96,7 @@ class RunOptions:
                 raise InputError(f"{said} is unknown; use {', '.join(known[:-1])} or {known[-1]}")
         if self.precision == "auto":
             object.__setattr__(self, "precision", "float32")
-        if self.engine == "openvino" and self.device == "auto":
+        if self.engine in ("openvino", "llvm") and self.device == "auto":
             object.__setattr__(self, "device", "cpu")
         object.__setattr__(self, "region", parse_region(self.region))
         for name in ("memory", "device_memory"):

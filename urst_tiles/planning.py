@@ -5,14 +5,15 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from urst_tiles.costs import NetworkCosts
 from urst_tiles.deployment import Deployment
 from urst_tiles.engines.choosing import EngineName, suitable, why_not
-from urst_tiles.errors import InputError
+from urst_tiles.engines.llvm_engine import schedule_of
+from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.estimating import store_layout
 from urst_tiles.fitting import GPU_BATCH, Fitting, fit
 from urst_tiles.geometry import SHARD_CORES, TilePlan, default_window
@@ -28,10 +29,13 @@ from urst_tiles.sources.spool import spool_bytes
 from urst_tiles.stores import Exporter, ExportOptions
 from urst_tiles.trial import seconds_per_pixel
 
+if TYPE_CHECKING:
+    from urst_tiles.engines.llvm.schedule import Schedule
+
 __all__ = ["RunPlan", "plan", "plan_run"]
 
 
-_UNTRIED = ("OpenVINO is to be tried on this network when the run begins; PyTorch runs it if the pixels differ",)
+_UNTRIED = ("the engine is to be tried on this network when the run begins; another one runs it if the pixels differ",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +163,12 @@ def plan_run(
     info = source.info
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)
-    costs = NetworkCosts.of(network, frozen)
-    fitting, refused = _fit_engine(source, network, costs, options, colours, deployment, settle=settle)
+    engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=info.pixels)
+    schedule = _scheduled(frozen, engines, options)
+    if schedule is None:
+        engines = tuple(each for each in engines if each != "llvm")
+    costs = NetworkCosts.of(network, frozen, schedule)
+    fitting, refused = _fit_engine(source, network, costs, options, colours, deployment, engines, settle=settle)
     tiles = fitting.tiles
     layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
@@ -188,6 +196,22 @@ def plan_run(
     )
 
 
+def _scheduled(frozen: FrozenNetwork, engines: tuple[EngineName, ...], options: RunOptions) -> Schedule | None:
+    """What the LLVM engine does with a network; None where it is not considered, or does not take it.
+
+    Raises:
+        InputError: it does not take it, and was asked for.
+    """
+    if "llvm" not in engines:
+        return None
+    try:
+        return schedule_of(frozen)
+    except NetworkError as error:
+        if options.engine == "llvm":
+            raise InputError(str(error)) from error
+        return None
+
+
 def _fit_engine(
     source: Source,
     network: StyleNetwork,
@@ -195,26 +219,29 @@ def _fit_engine(
     options: RunOptions,
     colours: Colours,
     deployment: Deployment,
+    engines: tuple[EngineName, ...],
     *,
     settle: bool,
 ) -> tuple[Fitting, tuple[str, ...]]:
-    """What fits, with an engine that was tried on this network, and a sentence where another one was to be preferred;
-    or, not to ``settle`` that, what fits with the preferred one.
+    """What fits, with an engine that was tried on this network, and a sentence for each that was to be preferred; or,
+    not to ``settle`` that, what fits with the preferred one. ``engines``: the preferred one first.
 
     Raises:
         InputError: the engine asked for is not here, or not for this network.
     """
-    engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=source.info.pixels)
-    fitting = fit(source, network, costs, options, colours, deployment, engines)
-    if not settle:
-        return fitting, _UNTRIED if fitting.engine == "openvino" else ()
-    # bfloat16 is off by levels wherever it is computed: that was asked for.
-    reason = why_not(network, fitting.engine) if options.precision == "float32" else None
-    if reason is None:
-        return fitting, ()
-    if options.engine != "auto":
-        raise InputError(reason)
-    return fit(source, network, costs, options, colours, deployment), (f"{reason}: PyTorch runs it",)
+    refused: list[str] = []
+    while True:
+        fitting = fit(source, network, costs, options, colours, deployment, engines)
+        if not settle:
+            return fitting, _UNTRIED if fitting.engine in ("llvm", "openvino") else ()
+        # bfloat16 is off by levels wherever it is computed: that was asked for.
+        reason = why_not(network, fitting.engine) if options.precision == "float32" else None
+        if reason is None:
+            return fitting, tuple(f"{each}: another engine runs it" for each in refused)
+        if options.engine != "auto":
+            raise InputError(reason)
+        refused.append(reason.removesuffix("; use --engine torch"))
+        engines = tuple(each for each in engines if each != fitting.engine)
 
 
 def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, reading: Reading) -> tuple[MemoryPart, ...]:

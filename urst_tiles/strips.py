@@ -234,7 +234,11 @@ def held_pixels(plan: TilePlan, in_flight: int, *, batch: int, tall: int) -> tup
     ``tall``: see :func:`tallest_read`.
     """
     rows, columns = plan.grid
-    several = [row * columns + column for row in _of_every_kind(rows) for column in _of_every_kind(columns)]
+    # Windows are clipped that reach beyond the raster: those of so many shards from its borders.
+    clipped = 1 + -(-plan.halo // plan.shard)
+    several = [
+        row * columns + column for row in _of_every_kind(rows, clipped) for column in _of_every_kind(columns, clipped)
+    ]
     looked_at = range(len(plan)) if len(plan) <= _FEW else several
     sizes = [_held_of(plan[index].tiles, batch, tall) for index in looked_at]
     # Rows that a region's border has cut wait until they make up chunks, and are joined to them.
@@ -246,9 +250,10 @@ def held_pixels(plan: TilePlan, in_flight: int, *, batch: int, tall: int) -> tup
     return sum(read[:in_flight]), sum(kept[:in_flight])
 
 
-def _of_every_kind(count: int) -> list[int]:
-    """Of so many shards in a row, some that all others are like: at the borders, beside those, and inside."""
-    return sorted({0, min(1, count - 1), count // 2, max(0, count - 2), count - 1})
+def _of_every_kind(count: int, clipped: int) -> list[int]:
+    """Of so many shards in a row, some that all others are like: those near the borders, and one inside."""
+    near = {*range(min(clipped, count)), *range(max(0, count - clipped), count)}
+    return sorted({*near, count // 2})
 
 
 def _held_of(tiles: Sequence[Tile], batch: int, tall: int) -> tuple[int, int]:

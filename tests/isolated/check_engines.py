@@ -23,6 +23,7 @@ from urst_tiles.engines import choosing as choosing_module
 from urst_tiles.engines.choosing import PAYS, suitable, why_not
 from urst_tiles.engines.compiling import check_compiler
 from urst_tiles.engines.cuda import SLOTS, Pipeline
+from urst_tiles.engines.llvm import Processor
 from urst_tiles.engines.openvino import OpenVINOEngine, is_installed
 from urst_tiles.errors import InputError, NetworkError, RunMismatchError, RunStopped
 from urst_tiles.networks import load_network, sample_network
@@ -34,6 +35,11 @@ from urst_tiles.options import RunOptions
 from urst_tiles.sources.arrays import ArraySource
 
 needs_openvino = pytest.mark.skipif(not is_installed(), reason="OpenVINO is not installed here")
+
+
+@pytest.fixture
+def without_llvm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing_module, "known_processor", lambda: None)
 
 
 def frozen_of(name: str) -> FrozenNetwork:
@@ -131,6 +137,7 @@ class Sorted(nn.Module):
 
 
 @needs_openvino
+@pytest.mark.usefixtures("without_llvm")
 def test_an_operation_that_openvino_does_not_know_is_said_in_one_line() -> None:
     frozen = FrozenNetwork(Sorted(), halo=0, stride=1, minimum=1)
     with pytest.raises(NetworkError, match=r"OpenVINO does not take this network \(.*\); use --engine torch") as caught:
@@ -156,18 +163,22 @@ def test_a_portable_copy_makes_the_same_picture_and_leaves_the_network_alone() -
 # ---- choosing
 
 
-def test_auto_is_openvino_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_is_what_is_faster_where_it_can_be_and_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(choosing_module, "is_installed", lambda: True)
-    assert suitable("auto", device="cpu") == ("openvino", "torch")
+    monkeypatch.setattr(choosing_module, "known_processor", lambda: Processor("AVX2", 8, 12))
+    assert suitable("auto", device="cpu") == ("llvm", "openvino", "torch")
     assert suitable("auto", device="cpu", pixels=PAYS - 1) == ("torch",)
     assert suitable("auto", device="cpu", precision="bfloat16") == ("torch",)
     monkeypatch.setattr(choosing_module, "choose_device", lambda _name: torch.device("cuda", 0))
     assert suitable("auto") == ("torch",)
-    with pytest.raises(InputError, match="OpenVINO runs on the CPU here, not on cuda"):
-        suitable("openvino", device="cuda")
-    monkeypatch.undo()
+    for engine, name in (("openvino", "OpenVINO"), ("llvm", "LLVM")):
+        with pytest.raises(InputError, match=f"{name} runs on the CPU here, not on cuda"):
+            suitable(engine, device="cuda")
+    monkeypatch.setattr(choosing_module, "choose_device", lambda _name: torch.device("cpu"))
     monkeypatch.setattr(choosing_module, "is_installed", lambda: False)
-    assert suitable("auto", device="cpu") == ("torch",)
+    assert suitable("auto") == ("llvm", "torch")
+    monkeypatch.setattr(choosing_module, "known_processor", lambda: None)
+    assert suitable("auto") == ("torch",)
 
 
 def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,6 +210,7 @@ def test_lossy_precisions_are_never_chosen_by_themselves() -> None:
 
 
 @needs_openvino
+@pytest.mark.usefixtures("without_llvm")
 @pytest.mark.parametrize("levels", [1, 2])
 def test_openvino_that_is_off_by_more_than_a_level_is_not_used(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = OpenVINOEngine.run
@@ -212,7 +224,7 @@ def test_openvino_that_is_off_by_more_than_a_level_is_not_used(levels: int, monk
     untried = plan(source, network, device="cpu", time_it=False)
     assert untried.engine == "openvino"
     assert any("is to be tried" in note for note in untried.notes)
-    said = "OpenVINO's pixels are up to 2 levels off PyTorch's with this network: PyTorch runs it"
+    said = "OpenVINO's pixels are up to 2 levels off PyTorch's with this network: another engine runs it"
     assert (said in found.notes) == (levels == 2)
     if levels == 2:
         with pytest.raises(InputError, match="up to 2 levels off"):
@@ -220,6 +232,7 @@ def test_openvino_that_is_off_by_more_than_a_level_is_not_used(levels: int, monk
 
 
 @needs_openvino
+@pytest.mark.usefixtures("without_llvm")
 def test_the_engine_has_its_parts_in_the_sum_and_gives_way_to_a_budget() -> None:
     network = untrained(width=8)
     source = ArraySource(np.broadcast_to(noise(1, 1), (3000, 3000, 3)))

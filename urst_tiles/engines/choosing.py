@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Literal
 
 import numpy as np
@@ -10,6 +12,8 @@ import torch
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.compiling import check_compiler
 from urst_tiles.engines.devices import choose_device
+from urst_tiles.engines.llvm import known_processor
+from urst_tiles.engines.llvm_engine import LLVMEngine, check_llvm, describe_llvm
 from urst_tiles.engines.openvino import OpenVINOEngine, check_openvino, describe_openvino, is_installed
 from urst_tiles.engines.torch import Precision, TorchEngine, describe
 from urst_tiles.errors import InputError, NetworkError
@@ -19,13 +23,16 @@ from urst_tiles.statistics import collect_statistics
 
 __all__ = ["ENGINES", "PAYS", "EngineName", "describe_engine", "make_engine", "most_calls", "suitable", "why_not"]
 
-EngineName = Literal["torch", "compile", "openvino"]
+EngineName = Literal["torch", "compile", "openvino", "llvm"]
 
-ENGINES: tuple[EngineName, ...] = ("torch", "compile", "openvino")
+ENGINES: tuple[EngineName, ...] = ("torch", "compile", "openvino", "llvm")
 
 PAYS = 8_000_000
-"""Pixels of a raster from which OpenVINO saves more than the one to three seconds that getting it ready takes. Of the
-raster, not of a region, so that a region is made as the whole is."""
+"""Pixels of a raster from which LLVM and OpenVINO save more than the one to three seconds that getting them ready
+takes. Of the raster, not of a region, so that a region is made as the whole is."""
+
+_ON_CPUS: Mapping[EngineName, str] = MappingProxyType({"openvino": "OpenVINO", "llvm": "LLVM"})
+"""In words for people."""
 
 
 def suitable(
@@ -41,16 +48,21 @@ def suitable(
     chosen = choose_device(device)
     precision = "float32" if precision == "auto" else precision
     if engine == "auto":
-        faster = chosen.type == "cpu" and precision == "float32" and pixels >= PAYS and is_installed()
-        return ("openvino", "torch") if faster else ("torch",)
+        if chosen.type != "cpu" or precision != "float32" or pixels < PAYS:
+            return ("torch",)
+        faster: list[EngineName] = ["llvm"] if known_processor() is not None else []
+        return (*faster, "openvino", "torch") if is_installed() else (*faster, "torch")
     if engine not in ENGINES:
         raise InputError(f"engine {engine!r} is unknown; use auto, {', '.join(ENGINES)}")
     if engine == "compile":
         check_compiler(chosen)
+    if engine in _ON_CPUS and chosen.type != "cpu":
+        name = _ON_CPUS[engine]
+        raise InputError(f"{name} runs on the CPU here, not on {device}; use --device cpu or --engine torch")
     if engine == "openvino":
-        if chosen.type != "cpu":
-            raise InputError(f"OpenVINO runs on the CPU here, not on {device}; use --device cpu or --engine torch")
         check_openvino(precision)
+    if engine == "llvm":
+        check_llvm(precision)
     return (engine,)
 
 
@@ -61,7 +73,7 @@ def most_calls(engine: str, processes: int = 1) -> int:
     A call that has the processor to itself is held up by whatever else runs on it: reading, compressing. Of two, one
     goes on.
     """
-    return max(1, min(2, torch.get_num_threads() // processes)) if engine == "openvino" else 1
+    return max(1, min(2, torch.get_num_threads() // processes)) if engine in _ON_CPUS else 1
 
 
 def why_not(network: StyleNetwork | FrozenNetwork, engine: EngineName) -> str | None:
@@ -69,17 +81,18 @@ def why_not(network: StyleNetwork | FrozenNetwork, engine: EngineName) -> str | 
 
     Tried with noise, frozen with the statistics of noise where it is not frozen yet.
     """
-    if engine != "openvino":
+    if engine not in _ON_CPUS:
         return None
     side = max(network.minimum, 64)
     noise = _noise(side + network.stride + 1, side)
     frozen = network if isinstance(network, FrozenNetwork) else network.freeze(collect_statistics(network, noise))
     try:
-        found = OpenVINOEngine(frozen).run(noise[None]).astype(int)
+        tried: Engine = OpenVINOEngine(frozen) if engine == "openvino" else LLVMEngine(frozen)
+        found = tried.run(noise[None]).astype(int)
     except NetworkError as error:
         return str(error)
     off = int(np.abs(found - TorchEngine(frozen, device="cpu").run(noise[None])).max())
-    return None if off <= 1 else f"OpenVINO's pixels are up to {off} levels off PyTorch's with this network"
+    return None if off <= 1 else f"{_ON_CPUS[engine]}'s pixels are up to {off} levels off PyTorch's with this network"
 
 
 def make_engine(
@@ -95,7 +108,8 @@ def make_engine(
 
     Parameters:
         network: what is run; it may be moved to the device, in place.
-        engine: one of :data:`ENGINES`, or "auto": on a CPU OpenVINO where it is installed and agrees with PyTorch.
+        engine: one of :data:`ENGINES`, or "auto": on a CPU LLVM or OpenVINO, where it is installed and agrees with
+            PyTorch.
         device: "auto", "cpu", "cuda" or "cuda:N".
         device_memory: bytes of a GPU that this process may hold; None: all there is.
         calls: made at the same time, at most, where the engine can do so: see :func:`most_calls`.
@@ -105,7 +119,10 @@ def make_engine(
         DeviceMemoryError: the weights do not fit.
     """
     named = suitable(engine, device=device, precision=precision)
-    name = named[0] if len(named) == 1 or why_not(network, named[0]) is None else named[-1]
+    # The last one runs every network; the only one was asked for.
+    name = next((each for each in named[:-1] if why_not(network, each) is None), named[-1])
+    if name == "llvm":
+        return LLVMEngine(network, calls=calls)
     if name == "openvino":
         return OpenVINOEngine(network, precision="float32" if precision == "auto" else precision, calls=calls)
     return TorchEngine(
@@ -115,6 +132,8 @@ def make_engine(
 
 def describe_engine(engine: str, device: str, precision: Precision) -> str:
     """What an engine runs on, for the report: "openvino 2026.4, cpu, float32, 2 threads"."""
+    if engine == "llvm":
+        return describe_llvm()
     if engine == "openvino":
         return describe_openvino(precision)
     return describe(device, precision, compile=engine == "compile")

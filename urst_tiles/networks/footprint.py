@@ -104,9 +104,13 @@ class Footprint:
         stride, minimum = (module.stride, module.minimum) if isinstance(module, AnySizeNetwork) else (1, 1)
         return cls(_steps(small, large), stride, minimum)
 
+    def side(self, length: int) -> int:
+        """What the network is run on for an image of this side, in pixels."""
+        return max(round_up(length, self.stride), self.minimum)
+
     def peak_activation_bytes(self, height: int, width: int, *, batch: int = 1, fragments: bool = True) -> int:
         """See :func:`peak_activation_bytes`."""
-        height, width = (max(round_up(side, self.stride), self.minimum) for side in (height, width))
+        height, width = self.side(height), self.side(width)
 
         def held(step: _Step) -> tuple[int, int]:
             sizes = [batch * each.bytes(height, width) for each in step.alive]
@@ -118,7 +122,7 @@ class Footprint:
 
     def multiply_adds(self, height: int, width: int) -> int:
         """See :func:`multiply_adds`."""
-        height, width = (max(round_up(side, self.stride), self.minimum) for side in (height, width))
+        height, width = self.side(height), self.side(width)
         return sum(step.multiplications * step.counted.positions(height, width) for step in self.steps)
 
 

@@ -6,8 +6,9 @@ import logging
 import operator
 
 import torch
-from torch import nn
-from torch.fx import GraphModule, Node, Tracer
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Interpreter, Node, Tracer
 from torch.nn import functional
 
 from urst_tiles.networks.normalization import Leaf
@@ -22,6 +23,7 @@ __all__ = [
     "module_of",
     "only_reader",
     "remove",
+    "shapes",
     "used_once",
 ]
 
@@ -109,3 +111,20 @@ def remove(node: Node) -> None:
     """Let the readers of a node read its input."""
     node.replace_all_uses_with(input_of(node))
     node.graph.erase_node(node)
+
+
+def shapes(net: GraphModule, side: int) -> dict[Node, torch.Size]:
+    """Of each node's map, for one image of this side in pixels. No pixel is computed."""
+    found: dict[Node, torch.Size] = {}
+
+    class Shapes(Interpreter):
+        def run_node(self, n: Node) -> object:
+            result = super().run_node(n)
+            if isinstance(result, Tensor):
+                found[n] = result.shape
+            return result
+
+    weight = next(net.parameters(), torch.empty(0))
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        Shapes(net).run(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
+    return found

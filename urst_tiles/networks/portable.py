@@ -13,22 +13,27 @@ from urst_tiles.networks.graphs import input_of, module_of, used_once
 from urst_tiles.networks.normalization import Leaf
 from urst_tiles.networks.phases import Interleave
 
-__all__ = ["portable"]
+__all__ = ["make_portable", "portable"]
 
 
 def portable(module: nn.Module) -> nn.Module:
-    """A copy whose phases are put together by one shuffle of pixels. A module that is no graph is copied as it is.
+    """A copy for other runtimes; a module that is no graph is copied as it is. See :func:`make_portable`."""
+    net = copy.deepcopy(module)
+    make_portable(net)
+    return net
+
+
+def make_portable(net: nn.Module) -> None:
+    """Put phases together by one shuffle of pixels, in place.
 
     :class:`~urst_tiles.networks.phases.Interleave` takes one phase after another; a shuffle wants the four of a channel
     side by side. Putting the kernels before it in that order costs nothing where they are run, and leaves no number in
     the graph that is of one size: what is exported from one picture is right for any.
     """
-    net = copy.deepcopy(module)
     if isinstance(net, GraphModule):
         for node in net.graph.nodes:
             if isinstance(module_of(net, node), Interleave):
                 _shuffle(net, node)
-    return net
 
 
 class _Shuffle(Leaf):

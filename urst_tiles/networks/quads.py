@@ -16,13 +16,11 @@ from __future__ import annotations
 
 from itertools import product
 
-import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 from torch.nn import functional
 
-from urst_tiles.networks.graphs import module_of, used_once
+from urst_tiles.networks.graphs import module_of, shapes, used_once
 from urst_tiles.networks.normalization import Leaf
 
 __all__ = ["FEW", "convolve_in_quads", "quad_kernels"]
@@ -70,25 +68,8 @@ def _is_narrow(net: GraphModule, node: Node) -> bool:
 
 def _always_even(net: GraphModule, minimum: int, stride: int) -> set[Node]:
     """The nodes whose maps have even sides: at two sizes, and sides are straight lines in the image's side."""
-    one, two = (_sides(net, side) for side in (minimum, minimum + stride))
-    return {node for node in one if all(side % 2 == 0 for side in (*one[node], *two[node]))}
-
-
-def _sides(net: GraphModule, side: int) -> dict[Node, torch.Size]:
-    """Of each node's map for an image of this side. No pixel is computed."""
-    sides: dict[Node, torch.Size] = {}
-
-    class Shapes(Interpreter):
-        def run_node(self, n: Node) -> object:
-            result = super().run_node(n)
-            if isinstance(result, Tensor):
-                sides[n] = result.shape[-2:]
-            return result
-
-    weight = next(net.parameters())
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        Shapes(net).run(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
-    return sides
+    one, two = (shapes(net, side) for side in (minimum, minimum + stride))
+    return {node for node in one if all(side % 2 == 0 for side in (*one[node][-2:], *two[node][-2:]))}
 
 
 def _rewrite(net: GraphModule, node: Node) -> None:

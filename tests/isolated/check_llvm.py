@@ -1,0 +1,440 @@
+"""Convolutions of our own: what PyTorch computes, in one planned block of memory."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("llvmlite")
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tests.networks_support import noise, statistics_of
+from tests.support import picture
+from urst_tiles import collect_statistics, plan, stylize
+from urst_tiles.engines import TorchEngine, make_engine
+from urst_tiles.engines.choosing import most_calls, why_not
+from urst_tiles.engines.llvm import Processor, UntranslatedError, known_processor, machine
+from urst_tiles.engines.llvm import convolution as convolution_module
+from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd
+from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Writing
+from urst_tiles.engines.llvm.maps import Padding
+from urst_tiles.engines.llvm.workshop import Workshop
+from urst_tiles.engines.llvm_engine import LLVMEngine, schedule_of
+from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.networks import METHODS, load_network, sample_network
+from urst_tiles.networks.base import FrozenNetwork
+from urst_tiles.networks.phases import Interleave, phase_kernels
+from urst_tiles.networks.untrained import untrained
+from urst_tiles.sources.arrays import ArraySource
+
+pytestmark = pytest.mark.skipif(known_processor() is None, reason="no vectors that programs are written for")
+
+MODES = ("zeros", "reflect", "replicate")
+
+
+@pytest.fixture(params=["as here", Processor("AVX2", 8, 12), Processor("NEON", 4, 24)], ids=str)
+def any_processor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs for other vectors than this processor's run here too, LLVM sees to that."""
+    if isinstance(request.param, Processor):
+        monkeypatch.setattr(convolution_module, "processor", lambda: request.param)
+
+
+def map_of(random: np.random.Generator, *shape: int) -> Any:
+    return random.normal(size=shape).astype(np.float32)
+
+
+def run(convolution: Convolution, image: Any, threads: int = 1, residual: Any = None) -> Any:
+    sides = convolution.sides(*image.shape[:2])
+    result = np.full((*sides, convolution.depth), np.nan, np.float32)
+    convolution.run(image, result, Workshop(threads), residual)
+    return result
+
+
+def first(image: Any) -> Tensor:
+    """(H, W, C) → (1, C, H, W), float64."""
+    return torch.from_numpy(image).double().permute(2, 0, 1)[None]
+
+
+def last(image: Tensor) -> Any:
+    return image[0].permute(1, 2, 0).numpy()
+
+
+def padded(image: Tensor, padding: Padding) -> Tensor:
+    widths = (padding.left, padding.right, padding.top, padding.bottom)
+    return functional.pad(image, widths, mode="constant" if padding.mode == "zeros" else padding.mode)
+
+
+paddings = st.builds(
+    Padding,
+    left=st.integers(0, 2),
+    right=st.integers(0, 2),
+    top=st.integers(0, 2),
+    bottom=st.integers(0, 2),
+    mode=st.sampled_from(MODES),
+)
+cases = settings(
+    max_examples=40,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+# ---- convolutions
+
+
+@pytest.mark.usefixtures("any_processor")
+@cases
+@given(
+    channels=st.sampled_from([(32, 32), (16, 48), (64, 64), (160, 32)]),
+    sides=st.tuples(st.integers(3, 23), st.integers(3, 23)),
+    padding=paddings,
+    margin=paddings,
+    relu=st.booleans(),
+    adds=st.booleans(),
+    threads=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_winograds_is_the_convolution(
+    channels: tuple[int, int],
+    sides: tuple[int, int],
+    padding: Padding,
+    margin: Padding,
+    relu: bool,
+    adds: bool,
+    threads: int,
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    inputs, outputs = channels
+    image, weight = map_of(random, *sides, inputs), map_of(random, outputs, inputs, 3, 3) / 3 / inputs**0.5
+    bias = map_of(random, outputs)
+    convolution = Winograd(weight, bias, padding, relu=relu)
+    wanted = functional.conv2d(padded(first(image), padding), first_weight(weight), first_bias(bias))
+    if min(wanted.shape[-2:]) < 3:  # no room for the margin
+        return
+    residual = map_of(random, *wanted.shape[-2:], outputs) if adds else None
+    if residual is not None:
+        wanted = wanted + first(residual)
+    if relu:
+        wanted = wanted.relu()
+    convolution.margin = margin
+    found = run(convolution, image, threads, residual)
+    assert found == pytest.approx(last(padded(wanted, margin)), abs=5e-5)
+
+
+def first_weight(weight: Any) -> Tensor:
+    return torch.from_numpy(weight).double()
+
+
+first_bias = first_weight
+
+
+@pytest.mark.usefixtures("any_processor")
+@pytest.mark.parametrize("mode", ["replicate", "zeros"])
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (11, 5), (17, 18)])
+def test_phases_are_put_in_their_places(mode: Any, height: int, width: int) -> None:
+    random = np.random.default_rng(0)
+    image, bias = map_of(random, height, width, 32), map_of(random, 16)
+    weight = phase_kernels(torch.from_numpy(map_of(random, 16, 32, 3, 3) / 17)).numpy()
+    convolution = Winograd(weight, np.tile(bias, 4), Padding(1, 1, 1, 1, mode), relu=True, phases=4)
+    convolution.margin = Padding(3, 1, 2, 0, "reflect")
+    around = padded(first(image), Padding(1, 1, 1, 1, mode))
+    phases = functional.conv2d(around, first_weight(weight), first_bias(np.tile(bias, 4))).relu()
+    wanted = padded(Interleave()(phases), convolution.margin)
+    assert wanted.shape[-2:] == (2 * height + 2, 2 * width + 4)
+    assert run(convolution, image) == pytest.approx(last(wanted), abs=5e-5)
+
+
+@pytest.mark.usefixtures("any_processor")
+@pytest.mark.parametrize("relu", [True, False])
+def test_the_largest_of_each_two_by_two_is_written(relu: bool) -> None:
+    random = np.random.default_rng(1)
+    image, weight, bias = map_of(random, 10, 22, 32), map_of(random, 48, 32, 3, 3) / 17, map_of(random, 48)
+    convolution = Winograd(weight, bias, Padding(1, 1, 1, 1, "reflect"), relu=relu, pooled=True)
+    around = padded(first(image), Padding(1, 1, 1, 1, "reflect"))
+    wanted = functional.conv2d(around, first_weight(weight), first_bias(bias))
+    wanted = functional.max_pool2d(wanted.relu() if relu else wanted, 2)
+    assert run(convolution, image) == pytest.approx(last(wanted), abs=5e-5)
+
+
+@pytest.mark.usefixtures("any_processor")
+@cases
+@given(
+    channels=st.sampled_from([(3, 16), (5, 12), (16, 3), (32, 40), (7, 70)]),
+    kernel=st.sampled_from([(1, 1), (3, 3), (4, 2), (9, 9)]),
+    step=st.sampled_from([(1, 1), (2, 2), (2, 1)]),
+    sides=st.tuples(st.integers(9, 40), st.integers(9, 70)),
+    margin=paddings,
+    relu=st.booleans(),
+    adds=st.booleans(),
+    threads=st.sampled_from([1, 2]),
+    seed=st.integers(0, 99),
+)
+def test_direct_is_the_convolution(
+    channels: tuple[int, int],
+    kernel: tuple[int, int],
+    step: tuple[int, int],
+    sides: tuple[int, int],
+    margin: Padding,
+    relu: bool,
+    adds: bool,
+    threads: int,
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    inputs, outputs = channels
+    image, bias = map_of(random, *sides, inputs), map_of(random, outputs)
+    weight = map_of(random, outputs, inputs, *kernel) / (inputs * kernel[0] * kernel[1]) ** 0.5
+    wanted = functional.conv2d(first(image), first_weight(weight), first_bias(bias), stride=step)
+    if min(wanted.shape[-2:]) < 3:
+        return
+    convolution = Direct(weight, bias, step, relu=relu, adds=adds)
+    convolution.margin = margin
+    residual = map_of(random, *wanted.shape[-2:], outputs) if adds else None
+    if residual is not None:
+        wanted = wanted + first(residual)
+    wanted = padded(wanted.relu() if relu else wanted, margin)
+    assert run(convolution, image, threads, residual) == pytest.approx(last(wanted), abs=5e-5)
+
+
+@pytest.mark.parametrize("pooled", [True, False])
+def test_what_is_no_number_stays_so(pooled: bool) -> None:
+    image = np.zeros((12, 12, 32), np.float32)
+    image[6, 6] = np.nan
+    weight, bias = np.ones((32, 32, 3, 3), np.float32), np.zeros(32, np.float32)
+    found = run(Winograd(weight, bias, Padding(1, 1, 1, 1), relu=True, pooled=pooled), image)
+    assert np.isnan(found[3 if pooled else 6, 3 if pooled else 6]).all()
+    found = run(Direct(weight, bias, (1, 1), relu=True), image)
+    assert np.isnan(found[5, 5]).all()
+    assert not np.isnan(found[0, 0]).any()
+
+
+def test_a_map_of_another_kind_is_refused() -> None:
+    convolution = Direct(np.ones((4, 3, 1, 1), np.float32), np.zeros(4, np.float32), (1, 1), relu=False)
+    good: Any = np.zeros((5, 6, 3), np.float32)
+    result = np.zeros((5, 6, 4), np.float32)
+    for image, target in (
+        (good[..., :2], result),
+        (good.astype(np.float64), result),
+        (good, result[:4]),
+        (good[:, ::-1], result),
+    ):
+        with pytest.raises(ValueError, match=r"a map of .* was expected"):
+            convolution.run(image, target, Workshop(1))
+
+
+def test_the_first_error_of_several_threads_is_raised() -> None:
+    done = []
+
+    def work(begin: int, end: int) -> None:
+        if begin == 0:
+            raise KeyError(begin)
+        done.append((begin, end))
+
+    with pytest.raises(KeyError):
+        Workshop(3).share(work, 10, 2)
+    assert sorted(done) == [(2, 6), (6, 10)]
+
+
+# ---- layers and their schedule
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        (Padded(Padding(2, 1, 0, 3, "reflect")), nn.ReflectionPad2d((2, 1, 0, 3))),
+        (Padded(Padding(2, 1, 0, 3, "replicate")), nn.ReplicationPad2d((2, 1, 0, 3))),
+        (Padded(Padding(2, 1, 0, 3)), nn.ZeroPad2d((2, 1, 0, 3))),
+        (Doubled(), nn.Upsample(scale_factor=2)),
+    ],
+)
+def test_layers_that_write_are_pytorchs(ours: Writing, theirs: nn.Module) -> None:
+    image = torch.randn(2, 5, 7, 8)
+    assert torch.equal(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+def test_scaled_is_a_scale_and_a_shift(relu: bool) -> None:
+    image, scale, shift = torch.randn(2, 5, 7, 8), torch.randn(5), torch.randn(5)
+    wanted = image * scale[:, None, None] + shift[:, None, None]
+    found = Scaled(scale, shift, relu=relu)(image)
+    assert torch.allclose(found, wanted.relu() if relu else wanted, atol=1e-6)
+
+
+def frozen_of(name: str) -> FrozenNetwork:
+    network = sample_network(name)
+    return network.freeze(collect_statistics(network, picture(96, 128)))
+
+
+WIDE = {"johnson": lambda: untrained(width=32), "identity": lambda: load_network("identity")}
+
+
+def wide(name: str) -> FrozenNetwork:
+    """With channels enough for Winograd's way."""
+    network = WIDE[name]()
+    return network.freeze(statistics_of(network)) if name != "identity" else network.freeze(network.neutral_statistics)
+
+
+@pytest.mark.parametrize("name", [*METHODS, "wide johnson"])
+def test_maps_in_one_block_never_overwrite_each_other(name: str) -> None:
+    frozen = wide("johnson") if name == "wide johnson" else frozen_of(name)
+    schedule = schedule_of(frozen)
+    least, stride = frozen.minimum, frozen.stride
+    for count, height, width in ((1, least + stride, 2 * least), (2, 2 * least, least)):
+        image = torch.rand(count, height, width, 3).permute(0, 3, 1, 2)
+        planned = schedule.plan(count, height, width)
+        memory = torch.full((planned.floats,), float("nan"))
+        with torch.inference_mode():
+            found = schedule.run(image.clone(), memory)
+            wanted = schedule._net(image)  # each map in memory of its own
+        assert torch.equal(found, wanted)
+        assert not torch.isnan(found).any()
+
+
+def test_a_block_is_smaller_than_its_maps_together() -> None:
+    schedule = schedule_of(wide("johnson"))
+    planned = schedule.plan(1, 256, 256)
+    every = sum(
+        4 * 256 * 256 * depth // area for depth, area in ((32, 1), (64, 4), *[(128, 16)] * 11, (64, 4), (32, 1))
+    )
+    assert 2 * 4 * 32 * 256 * 256 * 0.6 < 4 * planned.floats < every / 2
+
+
+def test_convolutions_take_in_what_stands_around_them() -> None:
+    net = schedule_of(wide("johnson"))._net
+    kinds = [type(net.get_submodule(str(node.target))) for node in net.graph.nodes if node.op == "call_module"]
+    # The picture's own pad, and the shuffle at the end; no pad, sum, ReLU or interleaving between.
+    assert kinds.count(Convolved) == 16
+    assert [kind.__name__ for kind in kinds if kind is not Convolved] == ["Padded", "Shuffle"]
+    assert not [node for node in net.graph.nodes if node.op == "call_function"]
+    put = [layer.convolution for layer in net.modules() if isinstance(layer, Convolved)]
+    assert sum(isinstance(each, Winograd) for each in put) == 12
+
+
+# ---- the engine
+
+
+def windows(count: int, height: int, width: int, dtype: str = "uint8") -> Any:
+    return np.stack([picture(height, width, dtype=dtype, seed=seed) for seed in range(count)])
+
+
+def off(found: Any, wanted: Any) -> int:
+    assert found.shape == wanted.shape
+    assert found.dtype == wanted.dtype
+    return int(np.abs(found.astype(int) - wanted.astype(int)).max())
+
+
+@pytest.mark.parametrize("name", [*METHODS, "wide johnson"])
+def test_llvm_gives_pytorchs_pixels_to_a_level_at_any_size(name: str) -> None:
+    frozen = wide("johnson") if name == "wide johnson" else frozen_of(name)
+    engine, reference = LLVMEngine(frozen), TorchEngine(frozen, device="cpu")
+    least, stride = frozen.minimum, frozen.stride
+    for given_ in (windows(1, 8 * stride, 12 * stride), windows(3, least + 5, 2 * least + 3), windows(2, 5, 7)):
+        wanted = reference.run(given_)
+        assert name == "identity" or int(wanted.max()) - int(wanted.min()) > 20  # a picture, not a plane
+        assert off(engine.run(given_), wanted) <= 1
+    sixteen = windows(2, 41, 50, "uint16")
+    # A thousandth of a level of 8 bits is 1/4 of one of 16.
+    assert off(engine.run(sixteen), reference.run(sixteen)) <= 8
+
+
+def test_llvm_gives_the_same_pixels_in_calls_at_the_same_time() -> None:
+    frozen = wide("johnson")
+    engine, reference = LLVMEngine(frozen, calls=2), LLVMEngine(frozen)
+    given_ = [windows(1, 64 + 4 * number, 80) for number in range(8)]
+    with ThreadPoolExecutor(4) as pool:  # more than there are calls: the others wait
+        found = list(pool.map(engine.run, given_))
+    for one, wanted in zip(found, map(reference.run, given_), strict=True):
+        assert np.array_equal(one, wanted)
+    assert most_calls("llvm", 8) == 1
+
+
+def test_identity_returns_every_level() -> None:
+    engine = LLVMEngine(wide("identity"))
+    for dtype, top in ((np.uint8, 256), (np.uint16, 65536)):
+        given_: Any = np.resize(np.arange(top, dtype=dtype), (1, 150, 147, 3))
+        assert np.array_equal(engine.run(given_), given_.transpose(0, 3, 1, 2))
+
+
+class Broken(nn.Module):
+    """No number where it is bright, and too much elsewhere."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x > 0.5, x * float("nan"), x * float("inf"))
+
+
+class Branching(nn.Module):
+    """Cannot be put into a graph."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.mean() > 0 else -x
+
+
+def test_networks_that_are_no_graph_are_left_to_others() -> None:
+    frozen = FrozenNetwork(Branching(), halo=0, stride=1, minimum=1)
+    with pytest.raises(NetworkError, match="could be put into a graph; use --engine torch"):
+        LLVMEngine(frozen)
+    assert "could be put into a graph" in str(why_not(frozen, "llvm"))
+    assert isinstance(make_engine(frozen, device="cpu"), TorchEngine) or "openvino" in make_engine(frozen).description
+
+
+def test_what_is_no_number_is_grey() -> None:
+    from torch.fx import symbolic_trace
+
+    frozen = FrozenNetwork(symbolic_trace(Broken()), halo=0, stride=1, minimum=1)
+    given_ = np.maximum(noise(16, 24), 1)[None]
+    found = LLVMEngine(frozen).run(given_)
+    assert set(np.unique(found)) == {128, 255}
+    assert np.array_equal(found, TorchEngine(frozen, device="cpu").run(given_))
+
+
+def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    frozen = wide("johnson")
+    with pytest.raises(InputError, match="computes in float32, not bfloat16"):
+        make_engine(frozen, engine="llvm", device="cpu", precision="bfloat16")
+
+    def forbidden(*_: object) -> None:
+        raise UntranslatedError("mmap: not permitted")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(convolution_module, "translated", forbidden)
+        with pytest.raises(NetworkError, match=r"makes no programs here \(mmap: not permitted\); use --engine torch"):
+            LLVMEngine(frozen).run(windows(1, 64, 64))
+        assert "makes no programs here" in str(why_not(frozen, "llvm"))
+    monkeypatch.setattr(machine, "known_processor", lambda: None)
+    with pytest.raises(InputError, match="a processor with AVX2 or NEON"):
+        LLVMEngine(frozen)
+    monkeypatch.setattr(machine, "is_installed", lambda: False)
+    with pytest.raises(InputError, match=r"llvmlite is not installed here; .*urst-tiles\[llvm\]"):
+        LLVMEngine(frozen)
+
+
+def test_llvm_has_its_parts_in_the_sum_and_is_chosen() -> None:
+    network = untrained(width=8)
+    source = ArraySource(np.broadcast_to(noise(1, 1), (3000, 3000, 3)))
+    options: dict[str, Any] = {"device": "cpu", "time_it": False}
+    found = plan(source, network, **options)
+    assert found.engine == "llvm"
+    (shards,) = (phase for phase in found.memory.phases if phase.name == "shards")
+    assert {"llvm", "kernels", "scratch", "activations"} <= {part.name for part in shards.parts}
+
+
+def test_a_run_is_pytorchs_to_a_level(tmp_path: Path) -> None:
+    import zarr
+
+    options: dict[str, Any] = {"network": untrained(width=32), "window": 256, "thumbnail": 64, "device": "cpu"}
+    source = ArraySource(picture(420, 500))
+    reports = [stylize(source, tmp_path / f"{name}.zarr", engine=name, **options) for name in ("torch", "llvm")]
+    assert reports[1].engine.startswith("llvmlite 0")
+    found, wanted = (np.asarray(zarr.open_array(tmp_path / f"{name}.zarr" / "0")[:]) for name in ("llvm", "torch"))
+    assert off(found, wanted) <= 1

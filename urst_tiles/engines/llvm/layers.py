@@ -1,0 +1,119 @@
+"""Layers that write their result where they are told to."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from urst_tiles.engines.llvm.convolution import Convolution
+from urst_tiles.engines.llvm.maps import Map, Padding, fill_margin
+from urst_tiles.engines.llvm.workshop import Workshop
+from urst_tiles.networks.normalization import Leaf
+
+__all__ = ["Convolved", "Doubled", "Padded", "Scaled", "Writing"]
+
+
+class Writing(Leaf):
+    """(N, C, H, W), one or more → (N, C', H', W'), float32 on a CPU, channels last."""
+
+    def forward(self, *images: Tensor) -> Tensor:
+        return self.write(torch.empty(self.shape(images[0])), *images)
+
+    @abstractmethod
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        """(N, H', W', C') of the result for (N, C, H, W)."""
+
+    def write(self, result: Tensor, *images: Tensor) -> Tensor:
+        """Into (N, H', W', C'), in one piece; the same, seen as (N, C', H', W')."""
+        self._write(result, *(_channels_last(image) for image in images))
+        return result.permute(0, 3, 1, 2)
+
+    @abstractmethod
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        """All of them (N, H, W, C), in one piece."""
+
+
+class Convolved(Writing):
+    """A convolution of ours [with a residual].
+
+    Attributes:
+        convolution: what is computed.
+    """
+
+    def __init__(self, convolution: Convolution, workshop: Workshop) -> None:
+        super().__init__()
+        self.convolution = convolution
+        self._workshop = workshop
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, _, height, width = image.shape
+        return (count, *self.convolution.sides(height, width), self.convolution.depth)
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        for index in range(len(result)):
+            image, *more = (_numbers(each[index]) for each in images)
+            self.convolution.run(image, _numbers(result[index]), self._workshop, *more)
+
+
+class Padded(Writing):
+    """What PyTorch's pads give."""
+
+    def __init__(self, padding: Padding) -> None:
+        super().__init__()
+        self.padding = padding
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, depth, height, width = image.shape
+        return (count, *self.padding.around(height, width), depth)
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        (image,) = images
+        height, width = image.shape[1:3]
+        top, left = self.padding.top, self.padding.left
+        result[:, top : top + height, left : left + width] = image
+        for each in result:
+            fill_margin(_numbers(each), self.padding)
+
+
+class Doubled(Writing):
+    """Each pixel repeated, twice as high and wide."""
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, depth, height, width = image.shape
+        return count, 2 * height, 2 * width, depth
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        for row in (0, 1):
+            for col in (0, 1):
+                result[:, row::2, col::2] = images[0]
+
+
+class Scaled(Writing):
+    """A scale and a shift per channel [→ ReLU]."""
+
+    def __init__(self, scale: Tensor, shift: Tensor, *, relu: bool) -> None:
+        super().__init__()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", shift)
+        self._relu = relu
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, depth, height, width = image.shape
+        return count, height, width, depth
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        torch.addcmul(cast("Tensor", self.shift), images[0], cast("Tensor", self.scale), out=result)
+        if self._relu:
+            result.relu_()
+
+
+def _channels_last(image: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, H, W, C) in one piece; what is channels last already is not copied."""
+    return image.permute(0, 2, 3, 1).contiguous()
+
+
+def _numbers(values: Tensor) -> Map:
+    return cast("Map", values.numpy())

@@ -1,0 +1,62 @@
+"""Maps in memory, (H, W, channels), float32, in one piece; and what is added around them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["NO_PADDING", "Map", "Padding", "Table", "check_map", "fill_margin", "sources"]
+
+Map = NDArray[np.float32]
+Table = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Padding:
+    """Positions added on each side, and what they hold."""
+
+    left: int = 0
+    right: int = 0
+    top: int = 0
+    bottom: int = 0
+    mode: Literal["zeros", "reflect", "replicate"] = "zeros"
+
+    def around(self, height: int, width: int) -> tuple[int, int]:
+        """The sides of a map with it."""
+        return height + self.top + self.bottom, width + self.left + self.right
+
+
+NO_PADDING = Padding()
+
+
+def sources(count: int, before: int, length: int, mode: str) -> Table:
+    """Which position of a map of this length each of so many padded ones holds; -1: none."""
+    index = np.arange(count) - before
+    if mode == "zeros":
+        return np.where((index < 0) | (index >= length), -1, index)
+    if mode == "reflect":
+        index = np.abs(index)
+        index = np.where(index >= length, 2 * (length - 1) - index, index)
+    # Beyond what is padded there are tiles' ends, whose results go nowhere.
+    return cast("Table", np.clip(index, 0, length - 1))
+
+
+def fill_margin(padded: Map, margin: Padding) -> None:
+    """Write the margin of a map whose inner positions are written: the columns, then rows with their corners."""
+    for axis, before, after in ((1, margin.left, margin.right), (0, margin.top, margin.bottom)):
+        along = np.moveaxis(padded, axis, 0)
+        length = len(along)
+        outer = np.r_[:before, length - after : length]
+        inner = sources(length, before, length - before - after, margin.mode)[outer]
+        along[outer] = 0.0 if margin.mode == "zeros" else along[before + inner]
+
+
+def check_map(found: Map, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where a map is of another shape, type or layout."""
+    if found.shape != shape or found.dtype != np.float32 or not found.flags.c_contiguous:
+        raise ValueError(
+            f"a map of {shape} in one piece was expected, float32; this one is {found.shape}, {found.dtype}"
+        )

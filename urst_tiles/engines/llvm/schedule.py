@@ -1,0 +1,202 @@
+"""Running a graph with the maps of our own layers in one block of memory, planned beforehand.
+
+A map that is asked of the system anew comes page by page, filled with zeros: for wide networks that is a fifth of the
+time. Here each map has its place in a block that stays from call to call, where nothing else lies while it is needed.
+What the block takes is known before anything is run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx import GraphModule, Interpreter, Node
+
+from urst_tiles.engines.llvm.convolution import Convolution
+from urst_tiles.engines.llvm.layers import Writing
+from urst_tiles.networks.graphs import module_of
+
+__all__ = ["Plan", "Schedule"]
+
+_LINE = 16
+"""Floats of a line of the processor's cache, where each map begins."""
+_SIZES = 64
+"""Plans that are kept: windows come in up to nine sizes, and batches in some."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """For images of one size.
+
+    Attributes:
+        places: where each map of our own layers begins in the block, in floats.
+        floats: of the block.
+        others: bytes that are held beside it at most, the image included.
+    """
+
+    places: Mapping[Node, int]
+    floats: int
+    others: int
+
+    @property
+    def nbytes(self) -> int:
+        return 4 * self.floats + self.others
+
+
+class Schedule:
+    """A network's graph in which layers that write where they are told to have been put.
+
+    Parameters:
+        net: (N, 3, H, W) float32 → (N, 3, H, W).
+        convolutions: that are in it.
+
+    Attributes:
+        kernels: bytes of all convolutions' kernels as they are kept.
+        scratch: bytes that each thread needs while it works.
+    """
+
+    def __init__(self, net: GraphModule, convolutions: Sequence[Convolution]) -> None:
+        self._net = net
+        self.kernels = sum(each.nbytes for each in convolutions)
+        self.scratch = 4 * max((each.scratch for each in convolutions), default=0)
+        self._convolutions = convolutions
+        self._planned = lru_cache(_SIZES)(self._plan)
+
+    def plan(self, count: int, height: int, width: int) -> Plan:
+        """For so many images of one size, in pixels; multiples of the network's stride."""
+        return self._planned(count, height, width)
+
+    def prepare(self) -> None:
+        """Make all programs and kernels that are not made yet.
+
+        Raises:
+            UntranslatedError: see :func:`~urst_tiles.engines.llvm.machine.translated`.
+        """
+        for each in self._convolutions:
+            each.ready()
+
+    def run(self, image: Tensor, memory: Tensor) -> Tensor:
+        """(N, 3, H, W) float32 → the network's picture, which may lie in ``memory``: as many floats as the plan says,
+        at least, which nobody else uses meanwhile.
+        """
+        count, _, height, width = image.shape
+        places = self.plan(count, height, width).places
+        return cast("Tensor", _Run(self._net, places, memory).run(image))
+
+    def _plan(self, count: int, height: int, width: int) -> Plan:
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            trial = _Trial(self._net)
+            trial.run(torch.empty(count, height, width, 3).permute(0, 3, 1, 2))
+        blocks = [block for block in trial.blocks.values() if block.node is not None]
+        places, floats = _placed(blocks)
+        others = [block for block in trial.blocks.values() if block.node is None]
+        most = max(
+            sum(block.nbytes for block in others if block.born <= step <= block.last) + trial.copied.get(step, 0)
+            for step in range(trial.steps)
+        )
+        return Plan(places, floats, most)
+
+
+@dataclass(slots=True)
+class _Block:
+    """Memory that one operation asks for, with all views of it."""
+
+    nbytes: int
+    born: int
+    last: int
+    node: Node | None
+    # our own layer that writes it, if one does
+
+
+class _Run(Interpreter):
+    """One call."""
+
+    def __init__(self, net: GraphModule, places: Mapping[Node, int], memory: Tensor) -> None:
+        super().__init__(net)
+        self._places, self._memory = places, memory
+
+    def run_node(self, n: Node) -> Any:
+        module = module_of(cast("GraphModule", self.module), n)
+        if not isinstance(module, Writing):
+            return super().run_node(n)
+        maps, _ = self.fetch_args_kwargs_from_env(n)
+        shape = module.shape(maps[0])
+        begin = self._places[n]
+        result = self._memory[begin : begin + prod(shape)].view(shape)
+        return module.write(result, *maps)
+
+
+class _Trial(Interpreter):
+    """One call in which no pixel is computed: what memory is asked for, and when it is read last."""
+
+    def __init__(self, net: GraphModule) -> None:
+        super().__init__(net, garbage_collect_values=False)
+        self.blocks: dict[int, _Block] = {}
+        self.copied: dict[int, int] = {}
+        # bytes by step: maps that a convolution wants in another layout
+        self.steps = 0
+        self._values: list[Any] = []
+        # held, so that no two have the same address
+
+    def run_node(self, n: Node) -> Any:
+        module = module_of(cast("GraphModule", self.module), n)
+        arguments, _ = self.fetch_args_kwargs_from_env(n)
+        read = [each for each in _tensors(arguments) if each.untyped_storage()._cdata in self.blocks]  # noqa: SLF001
+        for each in read:
+            self._block(each).last = self.steps
+        if isinstance(module, Writing):
+            self.copied[self.steps] = sum(4 * each.numel() for each in read if not _is_channels_last(each))
+            result: Any = torch.empty(module.shape(arguments[0])).permute(0, 3, 1, 2)
+        else:
+            result = super().run_node(n)
+        for each in _tensors(result):
+            storage = each.untyped_storage()
+            if storage._cdata not in self.blocks:  # noqa: SLF001
+                self.blocks[storage._cdata] = _Block(  # noqa: SLF001
+                    storage.nbytes(), self.steps, self.steps, n if isinstance(module, Writing) else None
+                )
+        self._values.append(result)
+        if n.op in ("placeholder", "output"):  # the caller holds the image, and reads the result afterwards
+            for each in _tensors(result):
+                self._block(each).last = len(self.module.graph.nodes)  # type: ignore[union-attr,arg-type]
+        self.steps += 1
+        return result
+
+    def _block(self, value: Tensor) -> _Block:
+        return self.blocks[value.untyped_storage()._cdata]  # noqa: SLF001
+
+
+def _placed(blocks: list[_Block]) -> tuple[dict[Node, int], int]:
+    """A place for each block, in floats, the largest first, each at the lowest one that is free while it is needed; and
+    how many floats that takes.
+    """
+    placed: list[tuple[int, int, _Block]] = []
+    for block in sorted(blocks, key=lambda each: (-each.nbytes, each.born)):
+        size = -(-block.nbytes // (4 * _LINE)) * _LINE
+        begin = 0
+        for start, end, other in sorted(placed, key=lambda each: each[0]):
+            meets = other.born <= block.last and block.born <= other.last
+            if meets and start < begin + size and begin < end:
+                begin = end
+        placed.append((begin, begin + size, block))
+    return {cast("Node", block.node): begin for begin, _, block in placed}, max(
+        (end for _, end, _ in placed), default=0
+    )
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    if isinstance(values, Tensor):
+        return [values]
+    if isinstance(values, list | tuple):
+        return [each for value in values for each in _tensors(value)]
+    return []
+
+
+def _is_channels_last(image: Tensor) -> bool:
+    return image.permute(0, 2, 3, 1).is_contiguous()
