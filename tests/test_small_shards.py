@@ -67,6 +67,12 @@ def alone(raster: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return target
 
 
+def _take_no_task_for_slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However slow the machine is."""
+    for module in ("driving", "scheduling"):
+        monkeypatch.setattr(f"urst_tiles.{module}.TASK_SECONDS", 60.0)
+
+
 def test_many_small_shards_share_tasks_and_are_told_of_one_by_one(
     raster: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +84,7 @@ def test_many_small_shards_share_tasks_and_are_told_of_one_by_one(
         return submit(self, shards, attempt)
 
     monkeypatch.setattr(Driver, "_submit", counted)
+    _take_no_task_for_slow(monkeypatch)
     stylize(raster, tmp_path / "o.zarr", network=IDENTITY, window=WINDOW, callbacks=[events.append])
     assert tasks[:32] == [1] * 32
     assert sum(tasks) >= ACROSS**2 > 2 * len(tasks)
@@ -94,8 +101,8 @@ def test_many_small_shards_share_tasks_and_are_told_of_one_by_one(
 def test_what_a_task_did_before_a_shard_failed_is_kept(
     raster: Path, alone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # However slow the machine is: what slow tasks give back is not asked for again once a shard has failed.
-    monkeypatch.setattr("urst_tiles.scheduling.TASK_SECONDS", float("inf"))
+    # What slow tasks give back is not asked for again once a shard has failed.
+    _take_no_task_for_slow(monkeypatch)
     order = list(back_and_forth(range(ACROSS**2), ACROSS))
     bad = order[250]
     with pytest.raises(SourceError, match="a bad sector"):
