@@ -295,7 +295,7 @@ def test_maps_in_one_block_never_overwrite_each_other(name: str) -> None:
         planned = schedule.plan(count, height, width)
         memory = torch.full((planned.floats,), float("nan"))
         with torch.inference_mode():
-            found = schedule.run(image.clone(), memory)
+            found = schedule.run(schedule.image(count, height, width, memory).copy_(image), memory)
             wanted = schedule._net(image)  # each map in memory of its own
         assert torch.equal(found, wanted)
         assert not torch.isnan(found).any()
@@ -315,7 +315,7 @@ def test_convolutions_take_in_what_stands_around_them() -> None:
     kinds = [type(net.get_submodule(str(node.target))) for node in net.graph.nodes if node.op == "call_module"]
     # The picture's own pad, and the shuffle at the end; no pad, sum, ReLU or interleaving between.
     assert kinds.count(Convolved) == 16
-    assert [kind.__name__ for kind in kinds if kind is not Convolved] == ["Padded", "Shuffle"]
+    assert [kind.__name__ for kind in kinds if kind is not Convolved] == ["Padded", "Shuffled"]
     assert not [node for node in net.graph.nodes if node.op == "call_function"]
     put = [layer.convolution for layer in net.modules() if isinstance(layer, Convolved)]
     assert sum(isinstance(each, Winograd) for each in put) == 12

@@ -98,12 +98,13 @@ class LLVMEngine:
         """(N, H, W, 3) levels → (N, 3, H, W): uint8, or int32 for 16 bits."""
         narrow = levels.dtype == torch.uint8
         top = 255.0 if narrow else 65535.0
-        height, width = levels.shape[1:3]
-        sides = (max(round_up(side, self._stride), self._minimum) for side in (height, width))
+        count, height, width, _ = levels.shape
+        over, across = (max(round_up(side, self._stride), self._minimum) for side in (height, width))
         memory = self._memory.get()
         try:
-            image = extend(levels.permute(0, 3, 1, 2).to(torch.float32).div_(top), *sides)
-            memory = self._enough(memory, image)
+            memory = self._enough(memory, self._schedule.plan(count, over, across).floats)
+            image = self._schedule.image(count, over, across, memory)
+            image.copy_(extend(levels.permute(0, 3, 1, 2), over, across)).div_(top)
             picture = self._schedule.run(image, memory)[..., :height, :width]
             # As the frozen network does: what is no number is grey.
             picture = picture.clamp_(0.0, 1.0).nan_to_num_(nan=0.5)
@@ -111,13 +112,11 @@ class LLVMEngine:
         finally:
             self._memory.put(memory)
 
-    def _enough(self, memory: Tensor, image: Tensor) -> Tensor:
-        count, _, height, width = image.shape
-        needed = self._schedule.plan(count, height, width).floats
-        if len(memory) >= needed:
+    def _enough(self, memory: Tensor, floats: int) -> Tensor:
+        if len(memory) >= floats:
             return memory
         del memory  # before more is asked for
-        return torch.empty(needed)
+        return torch.empty(floats)
 
 
 def schedule_of(network: FrozenNetwork, threads: int = 1) -> Schedule:

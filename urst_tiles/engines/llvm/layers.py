@@ -13,7 +13,7 @@ from urst_tiles.engines.llvm.maps import Map, Padding, fill_margin
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.normalization import Leaf
 
-__all__ = ["Convolved", "Doubled", "Padded", "Scaled", "Writing"]
+__all__ = ["Convolved", "Doubled", "Padded", "Scaled", "Shuffled", "Writing"]
 
 
 class Writing(Leaf):
@@ -89,6 +89,19 @@ class Doubled(Writing):
         for row in (0, 1):
             for col in (0, 1):
                 result[:, row::2, col::2] = images[0]
+
+
+class Shuffled(Writing):
+    """What PyTorch's pixel_shuffle gives by steps of 2."""
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, depth, height, width = image.shape
+        return count, 2 * height, 2 * width, depth // 4
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        count, height, width, depth = images[0].shape
+        quads = images[0].view(count, height, width, depth // 4, 2, 2)
+        result.view(count, height, 2, width, 2, depth // 4).copy_(quads.permute(0, 1, 4, 2, 5, 3))
 
 
 class Scaled(Writing):

@@ -14,12 +14,13 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd
-from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Writing
+from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Shuffled, Writing
 from urst_tiles.engines.llvm.maps import Map, Padding
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.graphs import input_of, module_of, remove, shapes
 from urst_tiles.networks.normalization import ChannelAffine
 from urst_tiles.networks.phases import Interleave
+from urst_tiles.networks.quads import Shuffle
 
 __all__ = ["convolve"]
 
@@ -179,13 +180,15 @@ def _pad_on_the_way(net: GraphModule, node: Node) -> None:
 
 
 def _write_ourselves(net: GraphModule, node: Node) -> None:
-    """Put a layer that writes where it is told to in the place of a pad, a doubling, or a scale and shift."""
+    """Put a layer that writes where it is told to in the place of a pad, doubling, shuffle, or scale and shift."""
     layer, relu = module_of(net, node), None
     ours: Writing
     if type(layer) in _PADS:
         ours = Padded(_padding(layer))
     elif isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor in (2.0, (2.0, 2.0)):
         ours = Doubled()
+    elif isinstance(layer, Shuffle):
+        ours = Shuffled()
     elif isinstance(layer, ChannelAffine):
         relu = _relu_after(net, node)
         ours = Scaled(layer.scale, layer.shift, relu=relu is not None)

@@ -24,6 +24,8 @@ from urst_tiles.networks.graphs import module_of
 
 __all__ = ["Plan", "Schedule"]
 
+_IMAGE = "placeholder"
+"""What torch.fx calls a graph's input."""
 _LINE = 16
 """Floats of a line of the processor's cache, where each map begins."""
 _SIZES = 64
@@ -35,9 +37,9 @@ class Plan:
     """For images of one size.
 
     Attributes:
-        places: where each map of our own layers begins in the block, in floats.
+        places: where the image and each map of our own layers begin in the block, in floats.
         floats: of the block.
-        others: bytes that are held beside it at most, the image included.
+        others: bytes that are held beside it at most.
     """
 
     places: Mapping[Node, int]
@@ -81,9 +83,15 @@ class Schedule:
         for each in self._convolutions:
             each.ready()
 
+    def image(self, count: int, height: int, width: int, memory: Tensor) -> Tensor:
+        """Where in ``memory`` the image is to stand that is run next: (N, 3, H, W) float32, channels last."""
+        (begin,) = (place for node, place in self.plan(count, height, width).places.items() if node.op == _IMAGE)
+        shape = (count, height, width, 3)
+        return memory[begin : begin + prod(shape)].view(shape).permute(0, 3, 1, 2)
+
     def run(self, image: Tensor, memory: Tensor) -> Tensor:
-        """(N, 3, H, W) float32 → the network's picture, which may lie in ``memory``: as many floats as the plan says,
-        at least, which nobody else uses meanwhile.
+        """An image that stands where :meth:`image` says → the network's picture, which may lie in ``memory``: as many
+        floats as the plan says, at least, which nobody else uses meanwhile. The image is lost.
         """
         count, _, height, width = image.shape
         places = self.plan(count, height, width).places
@@ -111,7 +119,7 @@ class _Block:
     born: int
     last: int
     node: Node | None
-    # our own layer that writes it, if one does
+    # that it has a place for: the image, or a layer of our own that writes it
 
 
 class _Run(Interpreter):
@@ -155,14 +163,15 @@ class _Trial(Interpreter):
             result: Any = torch.empty(module.shape(arguments[0])).permute(0, 3, 1, 2)
         else:
             result = super().run_node(n)
+        ours = n.op == _IMAGE or isinstance(module, Writing)
         for each in _tensors(result):
             storage = each.untyped_storage()
             if storage._cdata not in self.blocks:  # noqa: SLF001
                 self.blocks[storage._cdata] = _Block(  # noqa: SLF001
-                    storage.nbytes(), self.steps, self.steps, n if isinstance(module, Writing) else None
+                    storage.nbytes(), self.steps, self.steps, n if ours else None
                 )
         self._values.append(result)
-        if n.op in ("placeholder", "output"):  # the caller holds the image, and reads the result afterwards
+        if n.op == "output":  # it is read afterwards
             for each in _tensors(result):
                 self._block(each).last = len(self.module.graph.nodes)  # type: ignore[union-attr,arg-type]
         self.steps += 1
