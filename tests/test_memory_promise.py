@@ -15,7 +15,7 @@ CODE = """
 import json, sys
 from urst_tiles import stylize
 from urst_tiles.sources import vips_reader
-vips_reader._CACHE_BYTES = 2 << 20  # so that it is full with rasters as small as these
+vips_reader._CACHE_BYTES_TIFF = 2 << 20  # so that it is full with rasters as small as these
 from urst_tiles.networks.untrained import untrained
 how = {"window": 416, "thumbnail": 256, "engine": "torch"}
 report = stylize(sys.argv[1], sys.argv[2], network=untrained(width=8, seed=1), **how)

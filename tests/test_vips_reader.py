@@ -23,7 +23,7 @@ def test_large_windows_are_read_in_bands(tmp_path: Path, monkeypatch: pytest.Mon
     path = tiled_tiff(tmp_path / "a.tif", pixels, compression="zlib")
     for band_bytes, cache_bytes in [(1, 1), (10_000, 20_000), (100_000, 1)]:
         monkeypatch.setattr(f"{MODULE}._BAND_BYTES", band_bytes)
-        monkeypatch.setattr(f"{MODULE}._CACHE_BYTES", cache_bytes)
+        monkeypatch.setattr(f"{MODULE}._CACHE_BYTES_TIFF", cache_bytes)
         for window in (Window(0, 0, 400, 500), Window(33, 70, 300, 401), Window(1, 1, 1, 499)):
             np.testing.assert_array_equal(VipsSource(path).read(window), cut(pixels, window))
 
@@ -32,7 +32,7 @@ def test_large_windows_are_read_in_bands(tmp_path: Path, monkeypatch: pytest.Mon
 def test_an_image_opened_anew_decodes_no_tile_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, pixels = tmp_path / "in.tif", np.random.default_rng(0).integers(0, 256, (2048, 640, 3), np.uint8)
     tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb")
-    monkeypatch.setattr(f"{MODULE}._CACHE_BYTES", 0)  # two rows of tiles, and it is opened anew
+    monkeypatch.setattr(f"{MODULE}._CACHE_BYTES_TIFF", 640 * 128 * 3)  # a row of tiles, and it is opened anew
     monkeypatch.setattr(f"{MODULE}._BAND_BYTES", 640 * 3 * 50)
     source = VipsSource(path)
     source.read(Window(0, 0, 8, 8))

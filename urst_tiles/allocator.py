@@ -11,7 +11,7 @@ import ctypes
 import os
 import sys
 
-__all__ = ["RETURNED_BYTES", "ask_for_huge_pages", "can_return_memory", "return_freed_memory"]
+__all__ = ["RETURNED_BYTES", "ask_for_huge_pages", "can_return_memory", "return_free_pages", "return_freed_memory"]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -47,3 +47,9 @@ def return_freed_memory() -> bool:
     return bool(library.mallopt(_M_MMAP_THRESHOLD, RETURNED_BYTES)) and bool(
         library.mallopt(_M_TRIM_THRESHOLD, RETURNED_BYTES)
     )
+
+
+def return_free_pages() -> None:
+    """Give pages back that lie free between smaller blocks: a few ms, for which other threads may have to wait."""
+    if can_return_memory():
+        ctypes.CDLL(None).malloc_trim(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
 from urst_tiles.sources.geo import GeoTags
 
-__all__ = ["Colour", "Pixels", "RasterInfo", "Source", "chosen_of"]
+__all__ = ["Colour", "Pixels", "RasterInfo", "Source", "chosen_of", "let_go", "read_into"]
 
 Colour = Literal["grey", "rgb"]
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
@@ -117,3 +118,25 @@ class Source(Protocol):
         Of a raster without random access, it is that of its tiled copy, through which windows of it are to be read.
         """
         ...
+
+
+def read_into(source: Source, window: Window, out: Pixels) -> None:
+    """Read a window to where it is wanted, (height, width, bands); without a copy of it where the source can do so.
+
+    Raises:
+        InputError, SourceError: as :meth:`Source.read`.
+    """
+    # Its class's own: one that passes on to another what it lacks may have a read() of its own.
+    own: Callable[[Source, Window, Pixels], None] | None = getattr(type(source), "read_into", None)
+    if own is None:
+        out[:] = source.read(window)
+    else:
+        own(source, window, out)
+
+
+def let_go(source: Source) -> None:
+    """What was decoded for the thread that calls this will hardly be read again soon: of a source that keeps such, none
+    is kept from here on."""
+    own: Callable[[Source], None] | None = getattr(type(source), "let_go", None)
+    if own is not None:
+        own(source)

@@ -21,7 +21,7 @@ import numpy as np
 
 from urst_tiles.errors import InputError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.base import Pixels, RasterInfo, Source
+from urst_tiles.sources.base import Pixels, RasterInfo, Source, let_go, read_into
 from urst_tiles.sources.masked import Masked, MaskedSource
 from urst_tiles.sources.shrink import UNTILED
 
@@ -42,15 +42,17 @@ def with_shared_edges(source: Source, side: int, overlap: int) -> Source:
 
 
 def edge_bytes(source: Source, side: int, overlap: int) -> int:
-    """Upper bound, in bytes, of what sharing edges holds, however many threads read; and for each thread a band."""
+    """Upper bound, in bytes, of what sharing edges holds, however many threads read, and of what each of them reads of
+    edges at a time."""
     if isinstance(source, MaskedSource):
         return sum(edge_bytes(part, side, overlap) for part in (source.raster, source.mask))
     info = source.info
     if not _is_worth_it(source, side, overlap):
         return 0
     tile_width, tile_height = info.tile or UNTILED
-    band = (side + 2 * tile_width) * min(tile_height, info.height) * info.bytes_per_pixel
-    return _KEPT * (_edge(info, side, overlap) + band)
+    # An edge from tile's border to tile's border, or two of them that touch.
+    piece = (min(side, 2 * (overlap + tile_width)) + 2 * tile_width) * min(tile_height, info.height)
+    return _KEPT * (_edge(info, side, overlap) + piece * info.bytes_per_pixel)
 
 
 def _is_worth_it(source: Source, side: int, overlap: int) -> bool:
@@ -62,7 +64,7 @@ def _is_worth_it(source: Source, side: int, overlap: int) -> bool:
 
 def _edge(info: RasterInfo, side: int, overlap: int) -> int:
     tile_width, tile_height = info.tile or UNTILED
-    return (overlap + 2 * tile_width) * min(side + 2 * tile_height, info.height) * info.bytes_per_pixel
+    return (overlap + tile_width) * min(side + 2 * tile_height, info.height) * info.bytes_per_pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,10 @@ class SharedEdges:
     def thumbnail(self, short_side: int) -> Pixels:
         return self._source.thumbnail(short_side)
 
+    def let_go(self) -> None:
+        """Of the source: edges stay."""
+        let_go(self._source)
+
     def cache_bytes(self, width: int) -> int:
         """Of the source; see :func:`edge_bytes` for what is kept beside that."""
         return self._source.cache_bytes(width + 2 * (self.info.tile or UNTILED)[0])
@@ -126,9 +132,13 @@ class SharedEdges:
                 f"the window {window} reaches outside {self.name}, which has {info.width} x {info.height} pixels"
             )
         out: Pixels = np.empty((window.height, window.width, info.bands), info.dtype)
+        self.read_into(window, out)
+        return out
+
+    def read_into(self, window: Window, out: Pixels) -> None:
+        """See :func:`urst_tiles.sources.base.read_into`."""
         for band in self._bands(window):
             self._fill(out[band.row_off - window.row_off : band.row_end - window.row_off], band)
-        return out
 
     def _bands(self, window: Window) -> Iterator[Window]:
         tall = (self.info.tile or UNTILED)[1]
@@ -151,13 +161,23 @@ class SharedEdges:
             self._copy(out, band, right)
         if start >= end:
             return
-        found = _Edge(start, self._source.read(Window(start, band.row_off, end - start, band.height)))
-        self._copy(out, band, found)
-        # Who goes on in the direction in which this one went finds what it needs.
-        if right is None:
-            self._keep(band, found, band.col_end - self._overlap, band.col_end, right=True)
-        if left is None:
-            self._keep(band, found, band.col_off, band.col_off + self._overlap, right=False)
+        # Who goes on in the direction in which this one went finds what it needs; beyond the raster nobody goes on.
+        keeps_left, keeps_right = left is None and band.col_off > 0, right is None and band.col_end < self.info.width
+        first = self._outwards(start, band.col_off + self._overlap)[1] if keeps_left else start
+        last = self._outwards(band.col_end - self._overlap, end)[0] if keeps_right else end
+        # Edges are read by themselves, and what lies between them to where it is wanted.
+        for piece in ((start, first), (last, end)) if first < last else ((start, end),):
+            if piece[0] >= piece[1]:
+                continue
+            found = _Edge(piece[0], self._source.read(Window(piece[0], band.row_off, piece[1] - piece[0], band.height)))
+            self._copy(out, band, found)
+            if keeps_left:
+                self._keep(band, found, found.start, band.col_off + self._overlap, right=False)
+            if keeps_right:
+                self._keep(band, found, band.col_end - self._overlap, found.end, right=True)
+        if first < last:
+            middle = Window(first, band.row_off, last - first, band.height)
+            read_into(self._source, middle, out[:, first - band.col_off : last - band.col_off])
 
     def _outwards(self, start: int, end: int) -> tuple[int, int]:
         """To the borders of the tiles that these columns touch."""
@@ -170,7 +190,7 @@ class SharedEdges:
             out[:, first - band.col_off : last - band.col_off] = edge.pixels[:, first - edge.start : last - edge.start]
 
     def _take(self, band: Window, *, right: bool) -> _Edge | None:
-        """A kept edge that this band begins with (a right one) or ends with. It stays: the shard may be run again."""
+        """A kept edge that this band begins with (a right one) or ends with; it is kept no longer."""
         with self._lock:
             edge = self._edges.get((band.row_off, band.row_end, right))
             if edge is None:
@@ -179,11 +199,11 @@ class SharedEdges:
                 return None
             if not right and not edge.start < band.col_end <= edge.end:
                 return None
-            self._edges.move_to_end((band.row_off, band.row_end, right))
+            del self._edges[band.row_off, band.row_end, right]
             return edge
 
     def _keep(self, band: Window, found: _Edge, start: int, end: int, *, right: bool) -> None:
-        start, end = self._outwards(max(start, band.col_off), min(end, band.col_end))
+        """Of what was found, these columns."""
         start, end = max(start, found.start), min(end, found.end)
         if start >= end:
             return

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from urst_tiles.errors import InputError, SourceError
 from urst_tiles.geometry import Window
-from urst_tiles.sources.base import Pixels, RasterInfo, Source
+from urst_tiles.sources.base import Pixels, RasterInfo, Source, let_go
 from urst_tiles.sources.shrink import UNTILED
 
 __all__ = ["Masked", "MaskedSource"]
@@ -129,6 +129,11 @@ class MaskedSource:
         if self.own:
             out[..., -1] = _product(out[..., -1], self._as_alpha(self.mask.thumbnail(short_side)))
         return out
+
+    def let_go(self) -> None:
+        """See :func:`urst_tiles.sources.base.let_go`."""
+        for part in (self.raster, self.mask):
+            let_go(part)
 
     def cache_bytes(self, width: int) -> int:
         """Theirs, and a band of rows of each before they are put together."""

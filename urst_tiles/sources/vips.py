@@ -128,6 +128,14 @@ class VipsSource:
         """
         return self._reader.read(window)
 
+    def read_into(self, window: Window, out: Pixels) -> None:
+        """See :func:`urst_tiles.sources.base.read_into`."""
+        self._reader.read_into(window, out)
+
+    def let_go(self) -> None:
+        """See :func:`urst_tiles.sources.base.let_go`."""
+        self._reader.let_go()
+
     def cache_bytes(self, width: int) -> int:
         """See :meth:`urst_tiles.sources.base.Source.cache_bytes`; without random access, that of the tiled copy."""
         return self._reader.cache_bytes(width)

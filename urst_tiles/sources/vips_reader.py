@@ -25,7 +25,9 @@ buffers among the tiles scatter the heap: with bands of 8 MiB memory peaked thre
 _SLACK_BYTES = 24 << 20
 """What the file's directory, the decoder and a heap in pieces take beside the tiles."""
 _CACHE_BYTES = 24 << 20
-"""Decoded tiles that a reader may always keep; wide windows raise it to two rows of tiles."""
+"""Decoded tiles that a reader may keep, but for one tile, which it always may."""
+_CACHE_BYTES_TIFF = 4 << 20
+"""The same of a TIFF, which takes 1 ms to open anew; slides take up to fifty."""
 _WHOLE_BYTES = 512 << 20
 """The largest raster that is decoded whole into memory to read windows of it."""
 
@@ -44,7 +46,8 @@ class WindowReader:
     """Reads windows of the file's image or of one of its smaller levels, as ``info`` describes it.
 
     libvips keeps two rows of decoded tiles, as wide as the whole raster, for as long as an image is open, which has no
-    bound. Here an image is opened anew once more tiles are kept than two rows of tiles as wide as the window.
+    bound. Here a window is read in parts, columns of whole tiles, and the image is opened anew for a part when more
+    tiles than a reader may keep would be kept with it. Each tile is decoded once for a window.
     """
 
     def __init__(
@@ -69,7 +72,13 @@ class WindowReader:
         self._whole: Any = None  # the decoded image, shared by all threads, where there is no random access
 
     def read(self, window: Window) -> Pixels:
-        """(height, width, bands), owned by the caller.
+        """(height, width, bands), owned by the caller. Raises: see :meth:`read_into`."""
+        out: Pixels = np.empty((window.height, window.width, self._info.bands), self._info.dtype)
+        self.read_into(window, out)
+        return out
+
+    def read_into(self, window: Window, out: Pixels) -> None:
+        """The same, to where it is wanted.
 
         Raises:
             InputError: the window reaches outside the raster.
@@ -80,29 +89,27 @@ class WindowReader:
             raise InputError(
                 f"the window {window} reaches outside {self._name}, which has {info.width} x {info.height} pixels"
             )
-        out: Pixels = np.empty((window.height, window.width, info.bands), info.dtype)
-        for rows in self._row_bands(window):
-            part = Window(window.col_off, rows.start, window.width, len(rows))
+        for part in self._parts(window):
             try:
                 pixels = self._reader(part).region.fetch(part.col_off, part.row_off, part.width, part.height)
             except pyvips.Error as error:
                 # What libvips has kept of a failed tile is not to be trusted: the next read starts afresh.
                 self._local.reader = None
                 raise self._unreadable(window, error) from error
-            first = rows.start - window.row_off
-            out[first : first + len(rows)] = np.frombuffer(pixels, info.dtype).reshape(
-                len(rows), window.width, info.bands
-            )
-        return out
+            read: Pixels = np.frombuffer(pixels, info.dtype).reshape(part.height, part.width, info.bands)
+            out[part.relative_to(window).slices] = read
+
+    def let_go(self) -> None:
+        """Keep no tile decoded for the thread that calls this."""
+        self._local.reader = None
 
     def cache_bytes(self, width: int) -> int:
         info = self._info
         tile_width, tile_height = info.tile or UNTILED
-        row = (-(-min(width, info.width) // tile_width) + 1) * self._tile_bytes
         # libvips' own limit is two rows of tiles, along the width that the file stores.
         stored_width, stored_tile = (info.height, tile_height) if info.orientation > 4 else (info.width, tile_width)
         whole = 2 * (stored_width // stored_tile + 1) * self._tile_bytes
-        tiles = min(whole, self._budget(width) + row)
+        tiles = min(whole, self._budget + min(self._budget, (width // tile_width + 2) * self._tile_bytes))
         # Blocks that are freed and taken again leave holes in the heap: measured a third of the tiles, here a half.
         band = width * tile_height * info.bytes_per_pixel if info.orientation > 4 else _BAND_BYTES
         # Operations that map a range hold 64-bit numbers, about ten steps of them.
@@ -114,23 +121,24 @@ class WindowReader:
         width, height = self._info.tile or UNTILED
         return width * height * max(self._info.bytes_per_pixel, self._pixel_bytes)
 
-    def _budget(self, width: int) -> int:
-        tile_width = (self._info.tile or UNTILED)[0]
-        return max(_CACHE_BYTES, 2 * (-(-width // tile_width) + 1) * self._tile_bytes)
+    @property
+    def _budget(self) -> int:
+        """Bytes of tiles that a reader may keep."""
+        return max(_CACHE_BYTES_TIFF if self._info.format == "tiff" else _CACHE_BYTES, self._tile_bytes)
 
-    def _row_bands(self, window: Window) -> Iterator[range]:
-        """The rows to fetch at a time, none of them from two rows of tiles: between those the image may be opened
-        anew, and what a band reaches into would be decoded again."""
-        height = (self._info.tile or UNTILED)[1]
-        rows = max(1, _BAND_BYTES // (window.width * self._info.bytes_per_pixel))
-        if self._info.orientation > 4:
-            # Rows are columns of the file, across more tiles than libvips may keep: take whole tiles, each once.
-            rows = height
-        start = window.row_off
-        while start < window.row_end:
-            end = min((start // rows + 1) * rows, (start // height + 1) * height, window.row_end)
-            yield range(start, end)
-            start = end
+    def _parts(self, window: Window) -> Iterator[Window]:
+        """The parts to fetch of a window: none is of two rows of tiles, and no more columns of tiles than may be kept.
+        Between those the image may be opened anew."""
+        tile_width, tile_height = self._info.tile or UNTILED
+        wide = self._budget // self._tile_bytes * tile_width
+        for top, bottom in _between_borders(window.row_off, window.row_end, tile_height):
+            for left, right in _between_borders(window.col_off, window.col_end, tile_width, wide):
+                rows = max(1, _BAND_BYTES // ((right - left) * self._info.bytes_per_pixel))
+                if self._info.orientation > 4:
+                    # Rows are columns of the file, across more tiles than libvips may keep: take whole tiles.
+                    rows = tile_height
+                for start in range(top, bottom, rows):
+                    yield Window(left, start, right - left, min(rows, bottom - start))
 
     def _reader(self, part: Window) -> _Reader:
         reader: _Reader | None = getattr(self._local, "reader", None)
@@ -144,7 +152,7 @@ class WindowReader:
                 for row in range(part.row_off // tile_height, -(-part.row_end // tile_height))
                 for col in range(part.col_off // tile_width, -(-part.col_end // tile_width))
             }
-            if reader is not None and len(reader.tiles | touched) * self._tile_bytes > self._budget(part.width):
+            if reader is not None and len(reader.tiles | touched) * self._tile_bytes > self._budget:
                 self._local.reader = reader = None  # freed before the next one is opened
             if reader is None:
                 reader = _Reader(pyvips.Region.new(self._opened("random").autorot()))
@@ -174,3 +182,11 @@ class WindowReader:
 
 def _where(window: Window) -> str:
     return f"columns {window.col_off}–{window.col_end - 1}, rows {window.row_off}–{window.row_end - 1}"  # noqa: RUF001
+
+
+def _between_borders(start: int, end: int, side: int, most: int | None = None) -> Iterator[tuple[int, int]]:
+    """(start, end) of pieces that end at tiles' borders: of one tile each, or of ``most`` pixels from a border on."""
+    while start < end:
+        stop = min(start // side * side + (most or side), end)
+        yield start, stop
+        start = stop
