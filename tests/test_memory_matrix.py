@@ -22,7 +22,7 @@ from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.sources.arrays import ArraySource
 from urst_tiles.sources.base import Pixels
-from urst_tiles.strips import largest_batch, run_tiles
+from urst_tiles.strips import cut_of, largest_batch, run_tiles
 
 CASES = (
     Case("johnson8", source="png", target="tif"),
@@ -92,7 +92,7 @@ def test_the_largest_batch_is_one_that_occurs_or_more(side: int, batch: int) -> 
     engine, source = Listening(), ArraySource(np.zeros((side + 30, side, 3), np.uint8))
     for shard in plan:
         block = source.read(shard.window)
-        run_tiles(shard.tiles, shard.core, block, shard.window, source.info, engine, batch)
+        run_tiles(shard.tiles, shard.core, cut_of(block, shard.window), source.info, engine, batch)
     assert max(engine.sizes) == prod(largest_batch(plan, batch))
 
 

@@ -42,6 +42,7 @@ LAYERS = [
     "stores",
     "ledger",
     "sites",
+    "turns",
     "strips",
     "shards",
     "clusters",

@@ -212,7 +212,7 @@ def _shard_parts(
     return (
         *(_at_once(calls, part) for part in network),
         _at_once(
-            calls,
+            calls + (calls > 1),  # one is cut out meanwhile, or put into its place
             MemoryPart(
                 "windows",
                 batch * side_x * side_y * 3 * (item + item + rounding),

@@ -24,7 +24,7 @@ from urst_tiles.sources.base import Pixels, Source
 from urst_tiles.sources.colour import Colours
 from urst_tiles.sources.masked import Masked
 from urst_tiles.statistics import Statistics
-from urst_tiles.strips import run_tiles
+from urst_tiles.strips import cut_of, run_tiles
 
 if TYPE_CHECKING:
     import dask.array
@@ -120,7 +120,7 @@ class _BlockRunner:
         window, masked = parts[0].window.hull(parts[-1].window), isinstance(source, Masked)
         block = source.read(window)
         info, engine = source.info, self._made_engine()
-        picture = run_tiles(parts, core, block, window, info, engine, 1, blank=masked, colours=colours)
+        picture = run_tiles(parts, core, cut_of(block, window), info, engine, 1, blank=masked, colours=colours)
         return cast("Pixels", np.ascontiguousarray(picture.transpose(1, 2, 0)))
 
     def _made_engine(self) -> Engine:

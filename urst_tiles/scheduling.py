@@ -21,6 +21,7 @@ from urst_tiles.allocator import return_freed_memory
 from urst_tiles.driving import TASK_SECONDS, Driver, Patience, Sign
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.choosing import EngineName, make_engine
+from urst_tiles.engines.devices import choose_device
 from urst_tiles.engines.torch import Precision
 from urst_tiles.events import Stop
 from urst_tiles.geometry import TilePlan
@@ -30,6 +31,7 @@ from urst_tiles.shards import ShardReport, process_shard
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.stores.base import Store
+from urst_tiles.turns import Turns
 
 __all__ = ["ShardJob", "run_shards"]
 
@@ -69,6 +71,12 @@ class _JobPlugin(WorkerPlugin):
         self._worker = worker
         self._lock = threading.Lock()
         self._engine: Engine | None = None
+        # A GPU's engine copies windows while it runs others; where one call runs at a time, shards fill each other's
+        # gaps.
+        turns = self.job.calls > 1 and choose_device(self.job.device).type == "cpu"
+        # One window more than are run at the same time is cut out meanwhile, or put into its place.
+        self._calls = self.job.calls + turns
+        self._turns = Turns(self._calls if turns else None)
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  (Dask gives it)
         # What it holds, an engine may hold for the next batch; what follows a run's shards needs the room.
@@ -102,7 +110,8 @@ class _JobPlugin(WorkerPlugin):
             self._the_engine(),
             job.store,
             batch=job.batch,
-            calls=job.calls,
+            calls=self._calls,
+            turns=self._turns,
             on_tiles=signs,
             colours=job.colours,
         )

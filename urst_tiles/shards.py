@@ -5,19 +5,22 @@ from __future__ import annotations
 import time
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
 
 import numpy as np
 
+from urst_tiles.allocator import return_free_pages
 from urst_tiles.engines.base import Engine
 from urst_tiles.geometry import Shard, Tile, Window
-from urst_tiles.sources.base import Pixels, Source
+from urst_tiles.sources.base import Pixels, Source, let_go
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.masked import Masked
 from urst_tiles.stores.base import Store
-from urst_tiles.strips import Rows, TilesCallback, crc32, run_tiles, strips_of
+from urst_tiles.strips import Rows, Strip, TilesCallback, crc32, run_tiles, strips_of
+from urst_tiles.turns import Turns
 
 __all__ = ["ShardReport", "is_hidden", "process_shard", "source_crc"]
 
@@ -63,18 +66,20 @@ def process_shard(
     *,
     batch: int,
     calls: int = 1,
+    turns: Turns | None = None,
     on_tiles: TilesCallback | None = None,
     colours: Colours = AS_THEY_ARE,
 ) -> ShardReport:
     """Produce one shard of the store. Running it twice writes the same bytes.
 
     Threads may do so at the same time: while one shard computes, another reads and a third writes. A shard that comes
-    out transparent and 0 in every band is not written. The engine is given so many ``calls`` at the same time.
+    out transparent and 0 in every band is not written. The engine is given so many ``calls`` at the same time;
+    ``turns`` are those of all shards that the process has in flight.
     """
     started = time.perf_counter()
     if is_hidden(source, shard.tiles):
         return _hidden_report(shard, source, store, time.perf_counter() - started, on_tiles)
-    work = _Work(shard, source, engine, batch, calls, on_tiles, colours)
+    work = _Work(shard, source, engine, batch, calls, turns, on_tiles, colours)
     strips = _unless_empty(work.strips()) if source.info.alpha else work.strips()
     if strips is not None:
         store.write_strips(0, shard.row, shard.col, strips)
@@ -102,41 +107,70 @@ class _Work:
         engine: Engine,
         batch: int,
         calls: int,
+        turns: Turns | None,
         on_tiles: TilesCallback | None,
         colours: Colours,
     ) -> None:
         self._shard, self._source, self._engine = shard, source, engine
         self._batch, self._calls, self._on_tiles, self._colours = batch, calls, on_tiles, colours
+        self._turns = turns or Turns()
         self.rows = Rows(source, shard.window)
         self.target_crc = 0
         self.seconds_read = self.seconds_run = 0.0
 
     def strips(self) -> Iterator[Pixels]:
         """(bands, height, width) of one strip after the other; none is held here while the next is made."""
-        source = self._source
-        for strip in strips_of(self._shard.tiles, self._batch):
+        strips = list(strips_of(self._shard.tiles, self._batch))
+        following = (*(strip.window.row_off for strip in strips[1:]), strips[-1].window.row_end)
+        for strip, next_row in zip(strips, following, strict=True):
+            picture = self._made(strip, next_row)
+            self.target_crc = crc32(picture, self.target_crc)
+            yield picture
+            del picture
+
+    def _made(self, strip: Strip, next_row: int) -> Pixels:
+        """One strip's; of what was read only what stands from ``next_row`` on is held afterwards."""
+        with ExitStack() as stack:
+            ahead = self._turns.reads_ahead
+            read = self._read(strip) if ahead else 0.0
             started = time.perf_counter()
-            block = self.rows.of(strip.window)
-            read = time.perf_counter()
+            end_turn = stack.enter_context(self._turns.strip())
+            begun = time.perf_counter()
+            if not ahead:
+                read = self._read(strip)
+
+            def on_taken() -> None:
+                self.rows.leave(next_row)
+                end_turn()
+
+            source = self._source
             picture = run_tiles(
                 strip.tiles,
                 strip.core,
-                block,
-                strip.window,
+                self.rows.cut,
                 source.info,
                 self._engine,
                 self._batch,
                 self._on_tiles,
                 calls=self._calls,
+                turns=self._turns,
+                on_taken=on_taken,
                 blank=isinstance(source, Masked),
                 colours=self._colours,
             )
-            del block
-            self.target_crc = crc32(picture, self.target_crc)
-            self.seconds_read += read - started
-            self.seconds_run += time.perf_counter() - read
-            yield picture
-            del picture
+            ended = time.perf_counter()
+        self._turns.learn(read, ended - begun - (0.0 if ahead else read))
+        self.seconds_read += read
+        self.seconds_run += ended - started - (0.0 if ahead else read)
+        return picture
+
+    def _read(self, strip: Strip) -> float:
+        """Seconds that it took."""
+        started = time.perf_counter()
+        self.rows.of(strip.window)
+        let_go(self._source)
+        return_free_pages()
+        return time.perf_counter() - started
 
 
 def _unless_empty(strips: Iterator[Pixels]) -> Iterator[Pixels] | None:

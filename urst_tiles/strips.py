@@ -18,22 +18,25 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import reduce
-from itertools import groupby
+from itertools import count, groupby
 from typing import cast
 
 import numpy as np
 
 from urst_tiles.engines.base import Engine
 from urst_tiles.geometry import Tile, TilePlan, Window
-from urst_tiles.sources.base import Pixels, RasterInfo, Source
+from urst_tiles.sources.base import Pixels, RasterInfo, Source, read_into
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.masked import Masked
 from urst_tiles.sources.shrink import UNTILED
+from urst_tiles.turns import Turns
 
 __all__ = [
+    "Cut",
     "Rows",
     "Strip",
     "crc32",
+    "cut_of",
     "held_pixels",
     "largest_batch",
     "read_side",
@@ -51,6 +54,9 @@ _LEAST_PIXELS = 1 << 20
 
 _LEAST_ROWS = 256
 """Rows that are read at a time, at least."""
+
+Cut = Callable[[Window], Pixels]
+"""Gives the raster's pixels of a window, (height, width, bands); a view."""
 
 TilesCallback = Callable[[int], None]
 """Told the number of kept pixels each time a batch of windows has been run, and once of those that need not be."""
@@ -108,13 +114,23 @@ class Rows:
         del kept
         at = self._end - window.row_off
         for band in self._bands(end):
-            pixels = self._source.read(band)
-            self.crc = crc32(pixels, self.crc)
-            held[at : at + band.height] = pixels
+            rows = held[at : at + band.height]
+            read_into(self._source, band, rows)
+            self.crc = crc32(rows, self.crc)
             at += band.height
-            del pixels
         self._held, self._start, self._end = held, window.row_off, max(end, self._end)
         return held[: window.height]
+
+    def cut(self, part: Window) -> Pixels:
+        """A part of the window that was asked for last; a view."""
+        return self._held[
+            part.row_off - self._start : part.row_end - self._start,
+            part.col_off - self._window.col_off : part.col_end - self._window.col_off,
+        ]
+
+    def leave(self, row: int) -> None:
+        """Let go of the rows above this one."""
+        self._held, self._start = self._held[row - self._start :].copy(), row
 
     def _bands(self, end: int) -> Iterator[Window]:
         """What of the window is still to be read down to a row, up to the next row of blocks at a time."""
@@ -141,58 +157,71 @@ def tallest_read(source: Source) -> int:
 def run_tiles(
     tiles: tuple[Tile, ...],
     core: Window,
-    block: Pixels,
-    block_window: Window,
+    cut: Cut,
     info: RasterInfo,
     engine: Engine,
     batch: int,
     on_tiles: TilesCallback | None = None,
     *,
     calls: int = 1,
+    turns: Turns | None = None,
+    on_taken: Callable[[], None] | None = None,
     blank: bool = False,
     colours: Colours = AS_THEY_ARE,
 ) -> Pixels:
-    """Run the windows of ``tiles``, all inside ``block``, and put their cores together: (3 or 4, height, width) of
-    ``core``.
+    """Run the windows of ``tiles`` and put their cores together: (3 or 4, height, width) of ``core``.
 
+    ``cut`` gives the raster's pixels; ``on_taken`` is called, by any thread, when it will not be asked again.
     ``colours`` are converted for the network and back.
 
     A tile whose whole cell is transparent is not run: it keeps the source's own pixels, grey repeated, or with
     ``blank`` becomes 0. The whole cell, because what is made of a tile must not depend on the region asked for.
     """
-    picture: Pixels = np.empty((3 + info.alpha, core.height, core.width), dtype=info.dtype)
-    hidden = [tile for tile in tiles if info.alpha and not _cut(block, block_window, tile.cell)[..., -1].any()]
-    for tile in hidden:
-        own = colours.unseen(to_rgb(_cut(block, block_window, tile.core), info))
-        picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = 0 if blank else own.transpose(2, 0, 1)
+    turns = turns or Turns()
+    hidden = [tile for tile in tiles if info.alpha and not cut(tile.cell)[..., -1].any()]
+    groups = list(_batches(tuple(tile for tile in tiles if tile not in hidden), batch))
+    picture = _before_it_is_run(core, cut, info, hidden, colours, blank=blank)
     if hidden and on_tiles is not None:
         on_tiles(sum(tile.core.area for tile in hidden))
+    taken = count(1)  # its next() is one step for all threads
 
     def run(group: list[Tile]) -> int:
         """Of the pixels that it keeps, the number."""
-        windows = np.stack(
-            [colours.to_srgb(to_rgb(_cut(block, block_window, tile.window), info)) for tile in group], dtype=info.dtype
-        )
-        results = engine.run(windows)
-        for tile, window, result in zip(group, windows, results, strict=True):
-            made = result[(slice(None), *tile.crop.slices)]
-            if colours.back:
-                given = to_rgb(_cut(block, block_window, tile.core), info)
-                made = colours.finish(made.transpose(1, 2, 0), window[tile.crop.slices], given).transpose(2, 0, 1)
-            picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = made
-        return sum(tile.core.area for tile in group)
+        with turns.call():
+            windows = np.stack([colours.to_srgb(to_rgb(cut(tile.window), info)) for tile in group], dtype=info.dtype)
+            # Colours are given back with the raster's own pixels beside them.
+            given = [to_rgb(cut(tile.core), info).copy() if colours.back else None for tile in group]
+            if next(taken) == len(groups) and on_taken is not None:
+                on_taken()
+            results = engine.run(windows)
+            for tile, window, result, own in zip(group, windows, results, given, strict=True):
+                made = result[(slice(None), *tile.crop.slices)]
+                if own is not None:
+                    finished = colours.finish(made.transpose(1, 2, 0), window[tile.crop.slices], own)
+                    made = finished.transpose(2, 0, 1)
+                picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = made
+            return sum(tile.core.area for tile in group)
 
-    groups = _batches(tuple(tile for tile in tiles if tile not in hidden), batch)
     for kept in _at_once(run, groups, calls):
         if on_tiles is not None:
             on_tiles(kept)
-    if info.alpha:
-        # Alpha goes around the network.
-        picture[3] = _cut(block, block_window, core)[..., -1]
     return picture
 
 
-def _at_once(run: Callable[[list[Tile]], int], groups: Iterator[list[Tile]], calls: int) -> Iterator[int]:
+def _before_it_is_run(
+    core: Window, cut: Cut, info: RasterInfo, hidden: Sequence[Tile], colours: Colours, *, blank: bool
+) -> Pixels:
+    """What the network does not make of a picture: alpha, which goes around it, and tiles that are not run."""
+    picture: Pixels = np.empty((3 + info.alpha, core.height, core.width), dtype=info.dtype)
+    if info.alpha:
+        picture[3] = cut(core)[..., -1]
+    for tile in hidden:
+        own = colours.unseen(to_rgb(cut(tile.core), info))
+        picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = 0 if blank else own.transpose(2, 0, 1)
+    return picture
+
+
+def _at_once(run: Callable[[list[Tile]], int], groups: list[list[Tile]], calls: int) -> Iterator[int]:
     """Like map, by so many threads."""
     if calls == 1:
         yield from map(run, groups)
@@ -201,9 +230,9 @@ def _at_once(run: Callable[[list[Tile]], int], groups: Iterator[list[Tile]], cal
         yield from pool.map(run, groups)
 
 
-def _cut(block: Pixels, block_window: Window, part: Window) -> Pixels:
-    """A part of a block, both in raster coordinates; a view."""
-    return block[part.relative_to(block_window).slices]
+def cut_of(block: Pixels, window: Window) -> Cut:
+    """Of a block that is held whole."""
+    return lambda part: block[part.relative_to(window).slices]
 
 
 def to_rgb(pixels: Pixels, info: RasterInfo) -> Pixels:

@@ -1,0 +1,76 @@
+"""Whose windows are run next, where a processor runs them: shards in flight in one process take turns, strip by strip.
+
+::
+
+    shard a   ── read, strip runs ──┐ compress, wait ┌── read, strip runs ──┐
+    shard b   wait                  └── read, strip runs ──┘ compress, wait └── …
+
+A strip has the turn until its last window is taken up, so that no call waits while there is a window; the next one is
+read while that window runs. Who waits holds next to nothing. Where reading takes long beside running, strips are read
+ahead of their turn.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+__all__ = ["Turns"]
+
+_LONG = 0.25
+"""Of what strips take to run, what they may take to read within their turns: half of what the last windows take."""
+
+
+class Turns:
+    """Safe to use from several threads.
+
+    Parameters:
+        calls: of the network at the same time, those included that cut out their windows or put them into their
+            places; None: as many as come, without turns.
+
+    """
+
+    def __init__(self, calls: int | None = None) -> None:
+        self._calls = None if calls is None else threading.BoundedSemaphore(calls)
+        self._strips = threading.Lock()
+        self._learning = threading.Lock()
+        self._read = self._run = 0.0
+
+    @property
+    def reads_ahead(self) -> bool:
+        """Whether a strip is to be read before it has the turn."""
+        return self._calls is None or self._read > _LONG * self._run
+
+    def learn(self, read: float, run: float) -> None:
+        """What a strip took, in seconds."""
+        with self._learning:
+            self._read += read
+            self._run += run
+
+    @contextmanager
+    def strip(self) -> Iterator[Callable[[], None]]:
+        """Wait for the turn. It ends with the context, or before that when what is given is called, by any thread."""
+        if self._calls is None:
+            yield lambda: None
+            return
+        self._strips.acquire()
+        once = threading.Lock()
+
+        def end() -> None:
+            if once.acquire(blocking=False):
+                self._strips.release()
+
+        try:
+            yield end
+        finally:
+            end()
+
+    @contextmanager
+    def call(self) -> Iterator[None]:
+        """Wait until there may be one call more."""
+        if self._calls is None:
+            yield
+            return
+        with self._calls:
+            yield
