@@ -103,10 +103,10 @@ def run_zarr(source: str, target: str, _: str) -> dict[str, Any]:
     started = time.perf_counter()
     given: Any = zarr.open_array(f"{source}/0", mode="r")
     made = zarr.create_array(target, shape=given.shape, **array_options(layout))
-    side = layout.shard
-    for row in range(0, layout.height, side):
-        for col in range(0, layout.width, side):
-            made[:, row : row + side, col : col + side] = given[:, row : row + side, col : col + side]
+    width, height = layout.shard
+    for row in range(0, layout.height, height):
+        for col in range(0, layout.width, width):
+            made[:, row : row + height, col : col + width] = given[:, row : row + height, col : col + width]
     return {"seconds": time.perf_counter() - started}
 
 

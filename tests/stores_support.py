@@ -25,9 +25,10 @@ def layout_for(
     *,
     chunk: int = 16,
     cores: int = 2,
+    down: int | None = None,
     **facts: Any,
 ) -> StoreLayout:
-    return StoreLayout(width, height, bands, dtype, chunk, cores * chunk, **facts)
+    return StoreLayout(width, height, bands, dtype, chunk, (cores * chunk, (down or cores) * chunk), **facts)
 
 
 def pixels_for(layout: StoreLayout, seed: int = 0) -> NDArray[Any]:

@@ -120,14 +120,14 @@ def test_a_damaged_profile_is_left_out_and_said_so(tmp_path: Path) -> None:
     [("a.jpg", 65_501, 10, "65,500"), ("a.jpeg", 10, 65_501, "65,500"), ("a.webp", 16_384, 5, "16,383")],
 )
 def test_a_picture_too_large_is_refused(name: str, width: int, height: int, limit: str) -> None:
-    layout = StoreLayout(width, height, 3, "uint8", 64, 64)
+    layout = StoreLayout(width, height, 3, "uint8", 64, (64, 64))
     with pytest.raises(InputError, match=rf"at most {limit}\. Take a TIFF \(\.tif\)"):
         exporter_for(name).check(layout, ExportOptions())
 
 
 @pytest.mark.parametrize(("name", "width"), [("a.jpg", 65_500), ("a.webp", 16_383)])
 def test_the_limits_are_the_encoders(tmp_path: Path, name: str, width: int) -> None:
-    store = OmeZarrStore.create(tmp_path / "a.zarr", StoreLayout(width, 2, 3, "uint8", 1024, 8192))
+    store = OmeZarrStore.create(tmp_path / "a.zarr", StoreLayout(width, 2, 3, "uint8", 1024, (2048, 4096)))
     write_and_halve(store, np.full((3, 2, width), 77, np.uint8))
     export(store, tmp_path / name)
     assert pyvips.Image.new_from_file(str(tmp_path / name)).width == width

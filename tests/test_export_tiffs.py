@@ -152,7 +152,7 @@ def test_ome_tiff_makes_no_pixel_size_up(tmp_path: Path) -> None:
 def test_two_pictures_have_two_uuids(tmp_path: Path) -> None:
     said = []
     for seed in (0, 1):
-        store, _ = finished_store(tmp_path / f"{seed}.zarr", StoreLayout(40, 30, 3, "uint8", 16, 32), seed)
+        store, _ = finished_store(tmp_path / f"{seed}.zarr", StoreLayout(40, 30, 3, "uint8", 16, (32, 32)), seed)
         export(store, tmp_path / f"{seed}.ome.tif")
         said.append(ET.fromstring(tifffile.TiffFile(tmp_path / f"{seed}.ome.tif").ome_metadata or "").attrib["UUID"])
     assert said[0] != said[1]

@@ -21,7 +21,7 @@ from urst_tiles.events import Event, ShardFinished, TilesFinished
 
 IDENTITY = load_network("identity")
 HEIGHT, WIDTH = 200, 260
-# Windows of 16 px: 4 x 5 shards of 64 px.
+# Windows of 16 px: 4 x 9 shards, 32 px wide and 64 high.
 
 
 @pytest.fixture
@@ -52,10 +52,10 @@ def test_what_is_hidden_has_no_files_and_is_counted(tmp_path: Path, files: tuple
     found, alpha = result(tmp_path / "o.zarr"), disc()
     np.testing.assert_array_equal(found[..., 3], alpha)
     np.testing.assert_array_equal(found[alpha > 0, :3], picture(HEIGHT, WIDTH)[alpha > 0])
-    shown = {(y, x) for y in range(4) for x in range(5) if alpha[64 * y :, 64 * x :][:64, :64].any()}
+    shown = {(y, x) for y in range(4) for x in range(9) if alpha[64 * y :, 32 * x :][:64, :32].any()}
     there = {(int(p.parent.name), int(p.name)) for p in (tmp_path / "o.zarr" / "0" / "c" / "0").glob("*/*")}
     assert there == shown
-    assert (report.shards, report.shards_empty) == (20, 20 - len(shown))
+    assert (report.shards, report.shards_empty) == (36, 36 - len(shown))
     shards = [event for event in events if isinstance(event, ShardFinished)]
     assert sum(event.empty for event in shards) == report.shards_empty
     assert sum(event.pixels for event in shards) == HEIGHT * WIDTH
@@ -69,7 +69,7 @@ def test_what_is_hidden_has_no_files_and_is_counted(tmp_path: Path, files: tuple
 def test_a_mask_that_hides_all_leaves_nothing(tmp_path: Path, files: tuple[Path, Path]) -> None:
     nothing = np.zeros((HEIGHT, WIDTH), bool)
     report = stylize(files[0], tmp_path / "o.zarr", network=IDENTITY, window=16, mask=nothing)
-    assert report.shards_empty == report.shards == 20
+    assert report.shards_empty == report.shards == 36
     assert not result(tmp_path / "o.zarr").any()
 
 
@@ -92,7 +92,7 @@ def test_a_run_goes_on_only_with_the_mask_it_began_with(
     # It differs only where nothing was made yet.
     write_tiff(mask, tifffile.imread(whole))
     report = stylize(source, tmp_path / "o.zarr", mask=mask, **how)
-    assert (report.shards, report.shards_before) == (10, 10)
+    assert (report.shards, report.shards_before) == (18, 18)
     arrays = [{k: v for k, v in tree(tmp_path / name).items() if "urst" not in k} for name in ("o.zarr", "whole.zarr")]
     assert arrays[0] == arrays[1]
 

@@ -35,8 +35,8 @@ from urst_tiles.statistics import Statistics
 
 IDENTITY = load_network("identity")
 SETTINGS: dict[str, Any] = {"network": IDENTITY, "window": 32, "thumbnail": 64}
-SHARDS = 12
-"""Of full size in a raster of 300 x 400 px with windows of 32 px; 7 more are in its pyramid."""
+SHARDS = 21
+"""Of full size in a raster of 300 x 400 px with windows of 32 px; 12 more are in its pyramid."""
 LAST = 1000
 """More puts than a run has."""
 
@@ -166,7 +166,7 @@ def test_law_9_a_failing_put_is_one_line_and_the_same_call_goes_on(
 def test_law_10_parts_below_one_url(source: Path, calm: dict[str, str], url: str) -> None:
     for part, finished in (("3/3", False), ("1/3", False), ("1/3", False), ("2/3", True)):
         report = stylize(source, url, shards=part, **SETTINGS)
-        assert (report.shards + report.shards_before, report.finished) == (4, finished)
+        assert (report.shards + report.shards_before, report.finished) == (7, finished)
     assert objects_at(url) == calm
 
 
@@ -184,7 +184,7 @@ def test_law_10_a_straggler_does_a_finished_result_no_harm(source: Path, calm: d
 
     report = stylize(source, url, shards="3/3", callbacks=[overtake], **SETTINGS)
     assert others == [False, False, False, True]
-    assert (report.shards, report.finished) == (4, True)
+    assert (report.shards, report.finished) == (7, True)
     assert objects_at(url) == calm
 
 
@@ -235,7 +235,7 @@ def test_objects_that_are_gone_or_torn_are_made_again(source: Path, calm: dict[s
     recorded = sorted(there.keys("urst/ledger/0"))
     there.put(recorded[0], [(there.get(recorded[0]) or b"")[:20]])
     index = int(recorded[1].rpartition("/")[2])
-    there.remove(f"0/c/0/{index // 4}/{index % 4}")
+    there.remove(f"0/c/0/{index // 7}/{index % 7}")
     report = stylize(source, url, **SETTINGS)
     assert (report.shards_before, report.shards) == (done - 2, SHARDS - done + 2)
     assert objects_at(url) == calm
@@ -243,7 +243,7 @@ def test_objects_that_are_gone_or_torn_are_made_again(source: Path, calm: dict[s
 
 @pytest.mark.parametrize("where", ["url", "o.zarr", "o.tif"])
 def test_empty_shards_are_done_without_being_there(tmp_path: Path, url: str, where: str) -> None:
-    """Six shards of twelve are transparent and 0: recorded, counted, not written, not missed when the run goes on."""
+    """Twelve shards of 21 are transparent and 0: recorded, counted, not written, not missed when the run goes on."""
     target = url if where == "url" else tmp_path / where
     pixels = picture(300, 400, 4)
     pixels[:, :256] = 0
@@ -257,13 +257,13 @@ def test_empty_shards_are_done_without_being_there(tmp_path: Path, url: str, whe
         keep_store=True, **SETTINGS
     )  # fmt: skip
     assert report.shards_before >= 5
-    assert report.shards_empty == 6
-    assert {event.shard for event in told if event.empty} == {event.shard for event in told if event.shard % 4 < 2}
+    assert report.shards_empty == 12
+    assert {event.shard for event in told if event.empty} == {event.shard for event in told if event.shard % 7 < 4}
     store = tmp_path / "o.tif.zarr" if where == "o.tif" else target
     whole: Any = zarr.open_group(store, mode="r")["0"]
     assert (np.asarray(whole[...]) == pixels.transpose(2, 0, 1)).all()
     written = objects_at(url) if where == "url" else tree(Path(store))
-    assert len([name for name in written if name.startswith("0/c/")]) == 6
+    assert len([name for name in written if name.startswith("0/c/")]) == 9
     if where == "o.tif":
         assert (pyvips.Image.new_from_file(str(target)).numpy() == pixels).all()
 

@@ -74,8 +74,9 @@ def test_a_terapixel_plan_visits_no_more_shards_than_a_smaller_one(monkeypatch: 
         region = Window(17, 29, side - 17, side - 29)
         found = planned(side, load_network("identity"), region=region, memory="4GiB")
         visits[side] = len(visited)
-    # 940 cores of 1064 px a side, and one more at each of the 234 borders between shards, which cut a core in two.
-    assert found.tiles.tile_count == (940 + 234) ** 2
+    # 940 cores of 1064 px a side, and one more at each border between shards, 469 across and 234 down, which cut a core
+    # in two.
+    assert found.tiles.tile_count == (940 + 469) * (940 + 234)
     # At most five kinds of rows and of columns of shards, for each setting that is weighed.
     assert 0 < visits[10**6] == visits[10**5] <= 100
 
@@ -92,7 +93,7 @@ def test_a_plan_takes_the_same_memory_whatever_the_raster() -> None:
         finally:
             tracemalloc.stop()
 
-    # Eight bytes for each of the large plan's 55,225 shards would be 431 KiB. Recordings of graphs vary by a few KiB.
+    # Eight bytes for each of the large plan's 110,450 shards would be 863 KiB. Recordings of graphs vary by a few KiB.
     assert allocated(10**6) < allocated(10**3) + 256 * 1024
 
 
@@ -113,5 +114,5 @@ print(json.dumps(peak_memory() - before))
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc/self")
 def test_a_terapixel_plan_takes_less_than_200_mb_beyond_its_imports() -> None:
     done = subprocess.run([sys.executable, "-c", GROWTH], capture_output=True, text=True, check=True)
-    assert "69169 (263 across, 263 down)" in done.stdout
+    assert "138338 (526 across, 263 down)" in done.stdout
     assert json.loads(done.stdout.splitlines()[-1]) < 200e6

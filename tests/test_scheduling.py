@@ -36,7 +36,7 @@ def test_worker_processes_write_the_same_bytes(tmp_path: Path, cluster: Client) 
     stylize(source, tmp_path / "here.zarr", network=network, window=48)
     stylize(source, tmp_path / "there.zarr", network=network, window=48, client=cluster, callbacks=[events.append])
     assert tree(tmp_path / "here.zarr") == tree(tmp_path / "there.zarr")
-    assert len([event for event in events if isinstance(event, ShardFinished)]) == 9
+    assert len([event for event in events if isinstance(event, ShardFinished)]) == 18
     assert any(isinstance(event, TilesFinished) for event in events)
 
 

@@ -23,8 +23,10 @@ from urst_tiles.sources.base import Pixels, Source
 from urst_tiles.statistics import Statistics
 
 IDENTITY = load_network("identity")
-WINDOW, SHARD = 4, 16
-SIDE, ACROSS = 320, 20
+WINDOW, WIDTH, HEIGHT = 4, 8, 16
+"""In pixels: of a window, and of a shard."""
+SIDE = 320
+ACROSS, COUNT = SIDE // WIDTH, SIDE // WIDTH * (SIDE // HEIGHT)
 
 
 class Faulty:
@@ -39,7 +41,7 @@ class Faulty:
         return getattr(self._source, name)
 
     def read(self, window: Window) -> Pixels:
-        if (window.row_off // SHARD, window.col_off // SHARD) == self._shard:
+        if (window.row_off // HEIGHT, window.col_off // WIDTH) == self._shard:
             if self._seconds is None:
                 raise SourceError("a bad sector")
             time.sleep(self._seconds)
@@ -87,14 +89,14 @@ def test_many_small_shards_share_tasks_and_are_told_of_one_by_one(
     _take_no_task_for_slow(monkeypatch)
     stylize(raster, tmp_path / "o.zarr", network=IDENTITY, window=WINDOW, callbacks=[events.append])
     assert tasks[:32] == [1] * 32
-    assert sum(tasks) >= ACROSS**2 > 2 * len(tasks)
-    assert sorted(event.shard for event in events if isinstance(event, ShardFinished)) == list(range(ACROSS**2))
+    assert sum(tasks) >= COUNT > 2 * len(tasks)
+    assert sorted(event.shard for event in events if isinstance(event, ShardFinished)) == list(range(COUNT))
     told = Counter[int]()
     for event in events:
         if isinstance(event, TilesFinished):
             told[event.shard] += event.pixels
-    assert set(told.values()) == {SHARD**2}
-    assert len(told) == ACROSS**2
+    assert set(told.values()) == {WIDTH * HEIGHT}
+    assert len(told) == COUNT
     assert tree(tmp_path / "o.zarr") == tree(alone)
 
 
@@ -103,12 +105,12 @@ def test_what_a_task_did_before_a_shard_failed_is_kept(
 ) -> None:
     # What slow tasks give back is not asked for again once a shard has failed.
     _take_no_task_for_slow(monkeypatch)
-    order = list(back_and_forth(range(ACROSS**2), ACROSS))
+    order = list(back_and_forth(range(COUNT), ACROSS))
     bad = order[250]
     with pytest.raises(SourceError, match="a bad sector"):
         stylize(Faulty(open_source(raster), bad), tmp_path / "o.zarr", network=IDENTITY, window=WINDOW)
     report = stylize(raster, tmp_path / "o.zarr", network=IDENTITY, window=WINDOW)
-    assert 250 <= report.shards_before < ACROSS**2
+    assert 250 <= report.shards_before < COUNT
     assert tree(tmp_path / "o.zarr") == tree(alone)
 
 

@@ -21,7 +21,7 @@ from urst_tiles.sources import open_source
 from urst_tiles.sources.base import Pixels, RasterInfo
 from urst_tiles.sources.edges import SharedEdges, edge_bytes, with_shared_edges
 from urst_tiles.sources.masked import MaskedSource
-from urst_tiles.strips import read_side
+from urst_tiles.strips import read_size
 
 
 class Counted:
@@ -60,7 +60,7 @@ def in_order(tiles: TilePlan) -> list[Shard]:
 
 
 def shared(source: Any, tiles: TilePlan) -> Any:
-    return with_shared_edges(source, read_side(tiles), read_side(tiles) - tiles.shard)
+    return with_shared_edges(source, read_size(tiles), read_size(tiles)[0] - tiles.shard[0])
 
 
 @settings(deadline=None, max_examples=40)
@@ -107,7 +107,7 @@ def test_no_more_is_kept_than_said() -> None:
     for shard in in_order(tiles):
         source.read(shard.window)
         kept.append(sum(edge.pixels.nbytes for edge in source._edges.values()))
-    assert 0 < max(kept) <= edge_bytes(source._source, read_side(tiles), read_side(tiles) - tiles.shard)
+    assert 0 < max(kept) <= edge_bytes(source._source, read_size(tiles), read_size(tiles)[0] - tiles.shard[0])
     assert kept[tiles.grid[1] - 1] == 0  # at the end of a row all of it has been used
 
 
@@ -138,15 +138,15 @@ def test_a_file_and_its_mask_share_each_their_own(tmp_path: Path) -> None:
 def test_where_it_saves_nothing_the_source_stays_as_it_is() -> None:
     pixels = picture(60, 90, 3)
     for source in (Counted(pixels, (64, 64)), open_source(pixels)):
-        assert with_shared_edges(source, 90, 8) is source
-        assert edge_bytes(source, 90, 8) == 0
+        assert with_shared_edges(source, (90, 90), 8) is source
+        assert edge_bytes(source, (90, 90), 8) == 0
     wide = Counted(np.zeros((5000, 9000, 3), np.uint8), (4096, 4096))
-    assert with_shared_edges(wide, 4000, 100) is wide
+    assert with_shared_edges(wide, (4000, 4000), 100) is wide
 
 
 def test_another_process_reads_the_same(tmp_path: Path) -> None:
     pixels = picture(300, 700, 3)
-    source = SharedEdges(open_source(tiled_tiff(tmp_path / "a.tif", pixels)), 100, 8)
+    source = SharedEdges(open_source(tiled_tiff(tmp_path / "a.tif", pixels)), (100, 100), 8)
     source.read(Window(0, 0, 100, 100))
     data = pickle.dumps(source)
     assert len(data) < 4000

@@ -171,7 +171,7 @@ def test_wrong_options_are_refused(tmp_path: Path) -> None:
 
 
 def test_it_reads_no_more_than_its_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, _ = finished_store(tmp_path / "a.zarr", StoreLayout(400, 100, 3, "uint8", 32, 128))
+    store, _ = finished_store(tmp_path / "a.zarr", StoreLayout(400, 100, 3, "uint8", 32, (64, 128)))
     sizes: list[int] = []
     read = OmeZarrStore.read
 

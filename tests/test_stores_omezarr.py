@@ -33,6 +33,7 @@ from urst_tiles.stores.metadata import level_sizes, shard_grid
     dtype=st.sampled_from(["uint8", "uint16"]),
     chunk=st.sampled_from([5, 16, 64]),
     cores=st.integers(1, 3),
+    down=st.integers(1, 3),
     seed=st.integers(0, 9),
 )
 def test_what_is_written_is_what_is_read(
@@ -42,9 +43,10 @@ def test_what_is_written_is_what_is_read(
     dtype: Literal["uint8", "uint16"],
     chunk: int,
     cores: int,
+    down: int,
     seed: int,
 ) -> None:
-    layout = layout_for(width, height, bands, dtype, chunk=chunk, cores=cores)
+    layout = layout_for(width, height, bands, dtype, chunk=chunk, cores=cores, down=down)
     pixels = pixels_for(layout, seed)
     rng = np.random.default_rng(seed)
     left, top = int(rng.integers(width)), int(rng.integers(height))
@@ -68,19 +70,19 @@ def test_a_shards_file_holds_what_zarrs_would(
     tmp_path: Path, dtype: Literal["uint8", "uint16"], size: tuple[int, int]
 ) -> None:
     """The same chunks, compressed to the same bytes, none more and none less; zarr may put them in another order."""
-    layout = layout_for(*size, dtype=dtype, cores=3)
+    layout = layout_for(*size, dtype=dtype, cores=3, down=6)
     pixels = pixels_for(layout)
     store = OmeZarrStore.create(tmp_path / "a.zarr", layout)
     write_level(store, pixels)
     theirs = zarr.create_array(LocalStore(tmp_path / "b.zarr"), shape=pixels.shape, **array_options(layout))
     theirs[...] = pixels
-    for row in range(-(-layout.height // layout.shard)):
-        for col in range(-(-layout.width // layout.shard)):
+    for row in range(-(-layout.height // layout.shard[1])):
+        for col in range(-(-layout.width // layout.shard[0])):
             key = f"c/0/{row}/{col}"
             assert chunks_in(tmp_path / "a.zarr/0" / key) == chunks_in(tmp_path / "b.zarr" / key)
 
 
-def chunks_in(shard: Path, count: int = 9) -> list[bytes | None]:
+def chunks_in(shard: Path, count: int = 18) -> list[bytes | None]:
     """The compressed chunks of a shard's file, row-major, and None for those it lacks."""
     data = shard.read_bytes()
     index = np.frombuffer(data[-4 - 16 * count : -4], "<u8").reshape(count, 2).tolist()
@@ -269,7 +271,7 @@ def test_attributes_are_kept_and_the_stores_own_protected(tmp_path: Path) -> Non
 
 def test_a_chunk_beyond_the_codecs_limit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="at most 2 GiB"):
-        OmeZarrStore.create(tmp_path / "a.zarr", StoreLayout(10, 10, 4, "uint16", 20_000, 20_000))
+        OmeZarrStore.create(tmp_path / "a.zarr", StoreLayout(10, 10, 4, "uint16", 20_000, (20_000, 20_000)))
 
 
 def test_levels_end_when_a_chunk_holds_them() -> None:

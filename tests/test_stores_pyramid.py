@@ -92,6 +92,7 @@ def test_weighted_means_are_exact() -> None:
     dtype=st.sampled_from(["uint8", "uint16"]),
     chunk=st.sampled_from([7, 16]),
     cores=st.integers(1, 3),
+    down=st.integers(1, 3),
 )
 def test_every_level_is_half_of_the_one_before(
     width: int,
@@ -100,8 +101,9 @@ def test_every_level_is_half_of_the_one_before(
     dtype: Literal["uint8", "uint16"],
     chunk: int,
     cores: int,
+    down: int,
 ) -> None:
-    layout = layout_for(width, height, bands, dtype, chunk=chunk, cores=cores)
+    layout = layout_for(width, height, bands, dtype, chunk=chunk, cores=cores, down=down)
     with tempfile.TemporaryDirectory() as folder:
         store, expected = finished_store(Path(folder) / "a.zarr", layout)
         for level, (w, h) in enumerate(store.levels):

@@ -152,11 +152,11 @@ class Slow(TorchEngine):
 @pytest.mark.parametrize("ahead", [False, True])
 def test_who_waits_for_the_turn_has_read_nothing_unless_it_reads_ahead(tmp_path: Path, *, ahead: bool) -> None:
     told = list[str]()
-    pixels = picture(64, 128)
+    pixels = picture(64, 64)
     source, engine, turns = Watched(pixels, told), Slow(told), Turns(1)
     if ahead:
         turns.learn(read=9.0, run=1.0)
-    tiles = plan_tiles(128, 64, window=16, halo=0, stride=1)
+    tiles = plan_tiles(64, 64, window=16, halo=0, stride=1)
     assert tiles.grid == (1, 2)
     store = OmeZarrStore.create(tmp_path / "a", store_layout(source.info, tiles))
 
@@ -178,7 +178,7 @@ def test_who_waits_for_the_turn_has_read_nothing_unless_it_reads_ahead(tmp_path:
         engine.go_on.set()
         first.result(LONG)
         second.result(LONG)
-    np.testing.assert_array_equal(store.read(0, Window(0, 0, 128, 64)), pixels.transpose(2, 0, 1))
+    np.testing.assert_array_equal(store.read(0, Window(0, 0, 64, 64)), pixels.transpose(2, 0, 1))
 
 
 @pytest.mark.usefixtures("small_strips")

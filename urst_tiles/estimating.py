@@ -265,7 +265,7 @@ def _uploads(size: int, deployment: Deployment) -> tuple[MemoryPart, ...]:
 
 
 def _pixels_of_shard(layout: StoreLayout) -> int:
-    return min(layout.shard, layout.width) * min(layout.shard, layout.height)
+    return min(layout.shard[0], layout.width) * min(layout.shard[1], layout.height)
 
 
 def _encoded(layout: StoreLayout, pixels: int) -> int:

@@ -8,23 +8,23 @@ from urst_tiles.reading import Reading, bytes_held
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.shrink import UNTILED, shrinking_bytes, thumbnail_bytes, thumbnail_size
 from urst_tiles.sources.spool import spool_row_bytes
-from urst_tiles.strips import read_side
+from urst_tiles.strips import read_size
 
 __all__ = ["reading_part", "shrinking_part", "spool_parts"]
 
 
 def reading_part(source: Source, tiles: TilePlan, in_flight: int, reading: Reading) -> MemoryPart:
     """Reading shards, so many at the same time."""
-    held, side = bytes_held(source, tiles, reading), read_side(tiles)
+    held, (width, height) = bytes_held(source, tiles, reading), read_size(tiles)
     if reading == "bands":
-        rows = min(side, source.info.height)
+        rows = min(height, source.info.height)
         return MemoryPart("source", held, f"{rows:,} rows held, and the decoder")
     in_flight = min(in_flight, len(tiles))
     text = f"{in_flight} readers' caches"
     if reading == "edges":
         # From tile's border to tile's border.
-        side, text = side + 2 * (source.info.tile or UNTILED)[0], f"{text}, and what neighbouring shards share"
-    return MemoryPart("source", in_flight * source.cache_bytes(min(side, source.info.width)) + held, text)
+        width, text = width + 2 * (source.info.tile or UNTILED)[0], f"{text}, and what neighbouring shards share"
+    return MemoryPart("source", in_flight * source.cache_bytes(min(width, source.info.width)) + held, text)
 
 
 def shrinking_part(source: Source, short_side: int, reading: Reading) -> MemoryPart:

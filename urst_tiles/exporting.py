@@ -16,6 +16,7 @@ from urst_tiles.ledger import FileLog, Log, ObjectLog
 from urst_tiles.objects import Objects, is_url, without_file_scheme
 from urst_tiles.stores import OmeZarrStore, Store, check_options, exporter_for
 from urst_tiles.stores.exporter import ExportKeywords, ExportOptions
+from urst_tiles.stores.metadata import shard_grid
 from urst_tiles.stores.sparse import SparseStore
 
 __all__ = ["ExportReport", "export", "open_finished"]
@@ -123,7 +124,7 @@ class _Empty:
     def __call__(self, level: int, row: int, col: int) -> bool:
         if self._known is None:
             self._known = {(record.level, record.index) for record in _log(self._store.name).records() if record.empty}
-        columns = -(-self._store.levels[level][0] // self._store.layout.shard)
+        columns = shard_grid(self._store.layout, level)[1]
         return (level, row * columns + col) in self._known
 
 

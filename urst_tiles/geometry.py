@@ -6,7 +6,7 @@ One axis of a raster, with core = window - 2·halo::
     cores    |  core 0  |  core 1  |  core 2  |  core 3  | core 4 (rest) |
     window 1      [halo |  core 1  | halo]
     window 0 |  core 0  | halo]                    clipped, never padded, at the raster's border
-    shards   |  shard 0 = cores 0..3                     | shard 1       |
+    shards   |  shard 0 = cores 0, 1 |  shard 1 = cores 2, 3 | shard 2     |
 
 The grid of cores is fixed to the raster's origin. A region is a part of the raster: it has shards of its own, counted
 from the region's corner, but every tile keeps the window that the whole raster's grid gives it. That is why a region
@@ -23,8 +23,10 @@ from urst_tiles.errors import InputError
 
 __all__ = ["SHARD_CORES", "Shard", "Tile", "TilePlan", "Window", "default_window", "plan_tiles"]
 
-SHARD_CORES = 4
-"""Cores along a shard's side, where nothing else is said; and always the chunks along the side of its file."""
+SHARD_CORES = 2
+"""Cores across a shard, where nothing else is said; and always the chunks across its file. There are twice as many down
+it: a shard is run row by row of cores, and what is held of it is as wide as the shard; but blocks of the raster's file
+that lie under its lower edge are decoded for the next row of shards too, so that low shards would read more."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -149,7 +151,7 @@ class TilePlan(Sequence[Shard]):
     region: Window
     # the part of the raster that is produced
     cores: int = SHARD_CORES
-    # along the side of a shard
+    # across a shard; there are twice as many down it
 
     def __post_init__(self) -> None:
         if self.width < 1 or self.height < 1:
@@ -163,10 +165,8 @@ class TilePlan(Sequence[Shard]):
                 f"window {self.window} leaves no core: the halo is {self.halo}. "
                 f"Use a window of {self.stride + 2 * self.halo} or larger"
             )
-        if self.cores < 1 or self.shard % SHARD_CORES:
-            raise InputError(
-                f"a shard of {self.cores} x {self.cores} cores of {self.core} px is no {SHARD_CORES} chunks a side"
-            )
+        if self.cores < 1 or self.shard[0] % SHARD_CORES:
+            raise InputError(f"a shard {self.shard[0]} px wide is no {SHARD_CORES} chunks across")
         if not Window(0, 0, self.width, self.height).contains(self.region):
             raise InputError(
                 f"region {self.region} reaches outside the raster of {self.width} x {self.height} pixels; "
@@ -179,19 +179,20 @@ class TilePlan(Sequence[Shard]):
         return self.window - 2 * self.halo
 
     @property
-    def shard(self) -> int:
-        """Side of an unclipped shard, in pixels."""
-        return self.cores * self.core
+    def shard(self) -> tuple[int, int]:
+        """(width, height) of an unclipped shard, in pixels."""
+        return self.cores * self.core, 2 * self.cores * self.core
 
     @property
     def chunk(self) -> int:
         """Side of a chunk of a shard's file, in pixels: the core, where there are as many of both."""
-        return self.shard // SHARD_CORES
+        return self.shard[0] // SHARD_CORES
 
     @property
     def grid(self) -> tuple[int, int]:
         """(rows, columns) of shards."""
-        return -(-self.region.height // self.shard), -(-self.region.width // self.shard)
+        width, height = self.shard
+        return -(-self.region.height // height), -(-self.region.width // width)
 
     def __len__(self) -> int:
         rows, cols = self.grid
@@ -218,9 +219,9 @@ class TilePlan(Sequence[Shard]):
     def core_of(self, index: int) -> Window:
         """The core of the shard 0 ≤ index < len(self), without its tiles."""
         row, col = divmod(index, self.grid[1])
-        side, region = self.shard, self.region
-        col_off, row_off = region.col_off + col * side, region.row_off + row * side
-        return Window(col_off, row_off, min(side, region.col_end - col_off), min(side, region.row_end - row_off))
+        (width, height), region = self.shard, self.region
+        col_off, row_off = region.col_off + col * width, region.row_off + row * height
+        return Window(col_off, row_off, min(width, region.col_end - col_off), min(height, region.row_end - row_off))
 
     def tiles_in(self, part: Window) -> tuple[Tile, ...]:
         """The tiles of the raster's grid that touch ``part``, their cores clipped to it, row-major."""
@@ -242,15 +243,13 @@ class TilePlan(Sequence[Shard]):
     @property
     def tile_count(self) -> int:
         """Windows that are run, over all shards: a closed formula, like the next one."""
-        cols = self._axis_runs(self.region.col_off, self.region.col_end)
-        rows = self._axis_runs(self.region.row_off, self.region.row_end)
+        cols, rows = self._runs
         return sum(run.count for run in cols) * sum(run.count for run in rows)
 
     @property
     def window_pixels(self) -> int:
         """Pixels that go through the network, halos included."""
-        cols = self._axis_runs(self.region.col_off, self.region.col_end)
-        rows = self._axis_runs(self.region.row_off, self.region.row_end)
+        cols, rows = self._runs
         return self._axis_pixels(cols, self.width) * self._axis_pixels(rows, self.height)
 
     @property
@@ -268,13 +267,19 @@ class TilePlan(Sequence[Shard]):
             min(cell.row_end + self.halo, self.height) - row,
         )
 
-    def _axis_runs(self, start: int, end: int) -> tuple[_Cells, _Cells]:
+    @property
+    def _runs(self) -> tuple[tuple[_Cells, _Cells], tuple[_Cells, _Cells]]:
+        """The cells that are run, along a row of cores and down a column of them."""
+        part, (width, height) = self.region, self.shard
+        return self._axis_runs(part.col_off, part.col_end, width), self._axis_runs(part.row_off, part.row_end, height)
+
+    def _axis_runs(self, start: int, end: int, shard: int) -> tuple[_Cells, _Cells]:
         """The cells of the grid that are run between start and end along one axis, as two arithmetic series: every cell
         touched, and those that two shards share once more."""
-        first, step = start // self.core, self.cores
+        first, step = start // self.core, shard // self.core
         touched = _Cells(first, 1, -(-end // self.core) - first)
         # Shards begin where the region does. Off the grid, each border between two of them cuts a cell.
-        borders = -(-(end - start) // self.shard) - 1 if start % self.core else 0
+        borders = -(-(end - start) // shard) - 1 if start % self.core else 0
         return touched, _Cells(first + step, step, borders)
 
     def _axis_pixels(self, runs: tuple[_Cells, _Cells], length: int) -> int:
@@ -330,7 +335,7 @@ def plan_tiles(
     """Plan the windows of a raster.
 
     Parameters are in pixels. ``window`` and ``halo`` must be multiples of ``stride``; ``region`` defaults to the
-    whole raster; a shard has ``cores`` cores a side.
+    whole raster; a shard has ``cores`` cores across and twice as many down.
 
     Raises:
         InputError: no core is left, a side is out of range, or the region reaches outside the raster.

@@ -10,7 +10,7 @@ from urst_tiles.sources.bands import BandedSource, band_bytes, suits_bands
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.edges import edge_bytes, with_shared_edges
 from urst_tiles.sources.vips import VipsSource
-from urst_tiles.strips import read_side
+from urst_tiles.strips import read_size
 
 __all__ = ["Reading", "as_it_is_read", "bytes_held", "ways_to_read"]
 
@@ -31,9 +31,9 @@ def ways_to_read(source: Source, tiles: TilePlan, deployment: Deployment) -> tup
     """
     info = source.info
     if info.random_access:
-        shared = deployment.alone and edge_bytes(source, read_side(tiles), _overlap(tiles))
+        shared = deployment.alone and edge_bytes(source, read_size(tiles), _overlap(tiles))
         return ("edges", "windows") if shared else ("windows",)
-    held = min(read_side(tiles), info.height) * info.width * info.bytes_per_pixel
+    held = min(read_size(tiles)[1], info.height) * info.width * info.bytes_per_pixel
     if deployment.alone and suits_bands(source) and held <= _BAND:
         return "bands", "spool"
     return ("spool",)
@@ -42,19 +42,19 @@ def ways_to_read(source: Source, tiles: TilePlan, deployment: Deployment) -> tup
 def bytes_held(source: Source, tiles: TilePlan, reading: Reading) -> int:
     """Upper bound, in bytes, of what reading holds for all shards together: bands with their decoder, or edges."""
     if reading == "bands":
-        return band_bytes(cast("VipsSource", source), read_side(tiles))
-    return edge_bytes(source, read_side(tiles), _overlap(tiles)) if reading == "edges" else 0
+        return band_bytes(cast("VipsSource", source), read_size(tiles)[1])
+    return edge_bytes(source, read_size(tiles), _overlap(tiles)) if reading == "edges" else 0
 
 
 def as_it_is_read(source: Source, tiles: TilePlan, reading: Reading) -> Source:
     """The raster as shards read it; a spool is made elsewhere."""
     if reading == "bands":
-        return BandedSource(cast("VipsSource", source), read_side(tiles))
+        return BandedSource(cast("VipsSource", source), read_size(tiles)[1])
     if reading == "edges":
-        return with_shared_edges(source, read_side(tiles), _overlap(tiles))
+        return with_shared_edges(source, read_size(tiles), _overlap(tiles))
     return source
 
 
 def _overlap(tiles: TilePlan) -> int:
-    """Pixels of a shard's side that its neighbour reads too."""
-    return read_side(tiles) - tiles.shard
+    """Columns of a shard that its neighbour reads too."""
+    return read_size(tiles)[0] - tiles.shard[0]

@@ -36,7 +36,7 @@ def plan_text(plan: RunPlan) -> str:
             "windows",
             f"{tiles.tile_count} of {tiles.window} px, core {tiles.core}, halo {tiles.halo}, stride {tiles.stride}",
         ),
-        ("shards", f"{len(tiles)} ({cols} across, {rows} down) of up to {tiles.shard} px"),
+        ("shards", f"{len(tiles)} ({cols} across, {rows} down) of up to {tiles.shard[0]} x {tiles.shard[1]} px"),
         ("overhead", f"{tiles.overhead:.3f} pixels run per pixel kept"),
         ("thumbnail", f"{plan.thumbnail[0]} x {plan.thumbnail[1]} px"),
     ]

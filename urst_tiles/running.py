@@ -38,6 +38,7 @@ from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.hidden import without_hidden
 from urst_tiles.statistics import Statistics, collect_statistics
 from urst_tiles.stores import OmeZarrStore, build_pyramid, pyramid_shards
+from urst_tiles.stores.metadata import shard_grid
 from urst_tiles.strips import to_rgb
 
 if TYPE_CHECKING:
@@ -279,15 +280,16 @@ def _pixels_of(tiles: TilePlan, shards: range) -> int:
 
     def before(index: int) -> int:
         row, col = divmod(index, tiles.grid[1])
-        above, left = min(row * tiles.shard, tiles.region.height), min(col * tiles.shard, tiles.region.width)
-        return above * tiles.region.width + min(tiles.shard, tiles.region.height - above) * left
+        width, height = tiles.shard
+        above, left = min(row * height, tiles.region.height), min(col * width, tiles.region.width)
+        return above * tiles.region.width + min(height, tiles.region.height - above) * left
 
     return before(shards.stop) - before(shards.start)
 
 
 def shard_columns(store: OmeZarrStore, level: int) -> int:
     """Shards across a level: what turns a shard's index into its row and column."""
-    return -(-store.levels[level][0] // store.layout.shard)
+    return shard_grid(store.layout, level)[1]
 
 
 @contextlib.contextmanager

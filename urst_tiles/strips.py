@@ -39,7 +39,7 @@ __all__ = [
     "cut_of",
     "held_pixels",
     "largest_batch",
-    "read_side",
+    "read_size",
     "run_tiles",
     "strips_of",
     "tallest_read",
@@ -248,7 +248,10 @@ def largest_batch(plan: TilePlan, batch: int) -> tuple[int, int, int]:
     In a raster of few shards that is often less than asked for: windows that borders clip have sizes of their own.
     """
     if len(plan) > _FEW:
-        return batch, min(plan.window, plan.height), min(plan.window, plan.width)
+        # Off the grid, a shard's borders cut one core more.
+        cut = 1 if plan.region.col_off % plan.core or plan.region.row_off % plan.core else 0
+        most = (plan.cores + cut) * (2 * plan.cores + cut)
+        return min(batch, most), min(plan.window, plan.height), min(plan.window, plan.width)
     calls = (
         (len(group), group[0].window.height, group[0].window.width)
         for shard in plan
@@ -264,9 +267,11 @@ def held_pixels(plan: TilePlan, in_flight: int, *, batch: int, tall: int) -> tup
     """
     rows, columns = plan.grid
     # Windows are clipped that reach beyond the raster: those of so many shards from its borders.
-    clipped = 1 + -(-plan.halo // plan.shard)
+    from_sides, from_ends = (1 + -(-plan.halo // side) for side in plan.shard)
     several = [
-        row * columns + column for row in _of_every_kind(rows, clipped) for column in _of_every_kind(columns, clipped)
+        row * columns + column
+        for row in _of_every_kind(rows, from_ends)
+        for column in _of_every_kind(columns, from_sides)
     ]
     looked_at = range(len(plan)) if len(plan) <= _FEW else several
     sizes = [_held_of(plan[index].tiles, batch, tall) for index in looked_at]
@@ -297,11 +302,12 @@ def _rows_held(strip: int, rows: int, tall: int) -> int:
     return min(strip + tall - 1, rows) + min(tall, rows)
 
 
-def read_side(plan: TilePlan) -> int:
-    """Side of what the largest shards read, in pixels; rasters may be smaller than that."""
+def read_size(plan: TilePlan) -> tuple[int, int]:
+    """(width, height) of what the largest shards read, in pixels; rasters may be smaller than that."""
     # Off the grid, a shard's borders cut cores, whose windows reach up to a core further.
     cut = plan.core if plan.region.col_off % plan.core or plan.region.row_off % plan.core else 0
-    return plan.shard + 2 * plan.halo + cut
+    width, height = (side + 2 * plan.halo + cut for side in plan.shard)
+    return width, height
 
 
 def crc32(pixels: Pixels, before: int = 0) -> int:

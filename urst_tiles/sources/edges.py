@@ -33,38 +33,38 @@ _KEPT = 2
 """Edges that are kept: two shards are in flight, and each row of shards begins with one that finds none."""
 
 
-def with_shared_edges(source: Source, side: int, overlap: int) -> Source:
-    """A source to read shards of from left to right or right to left: ``side`` px at most each, ``overlap`` px of which
-    the next one reads too. The source itself where that saves nothing."""
+def with_shared_edges(source: Source, size: tuple[int, int], overlap: int) -> Source:
+    """A source to read shards of from left to right or right to left: (width, height) px at most each, ``overlap``
+    columns of which the next one reads too. The source itself where that saves nothing."""
     if isinstance(source, MaskedSource):
-        return source.of(*(with_shared_edges(part, side, overlap) for part in (source.raster, source.mask)))
-    return SharedEdges(source, side, overlap) if _is_worth_it(source, side, overlap) else source
+        return source.of(*(with_shared_edges(part, size, overlap) for part in (source.raster, source.mask)))
+    return SharedEdges(source, size, overlap) if _is_worth_it(source, size, overlap) else source
 
 
-def edge_bytes(source: Source, side: int, overlap: int) -> int:
+def edge_bytes(source: Source, size: tuple[int, int], overlap: int) -> int:
     """Upper bound, in bytes, of what sharing edges holds, however many threads read, and of what each of them reads of
     edges at a time."""
     if isinstance(source, MaskedSource):
-        return sum(edge_bytes(part, side, overlap) for part in (source.raster, source.mask))
+        return sum(edge_bytes(part, size, overlap) for part in (source.raster, source.mask))
     info = source.info
-    if not _is_worth_it(source, side, overlap):
+    if not _is_worth_it(source, size, overlap):
         return 0
     tile_width, tile_height = info.tile or UNTILED
     # An edge from tile's border to tile's border, or two of them that touch.
-    piece = (min(side, 2 * (overlap + tile_width)) + 2 * tile_width) * min(tile_height, info.height)
-    return _KEPT * (_edge(info, side, overlap) + piece * info.bytes_per_pixel)
+    piece = (min(size[0], 2 * (overlap + tile_width)) + 2 * tile_width) * min(tile_height, info.height)
+    return _KEPT * (_edge(info, size, overlap) + piece * info.bytes_per_pixel)
 
 
-def _is_worth_it(source: Source, side: int, overlap: int) -> bool:
+def _is_worth_it(source: Source, size: tuple[int, int], overlap: int) -> bool:
     info = source.info
     if isinstance(source, Masked):
         return False  # it knows what need not be read
-    return info.random_access and info.tile is not None and side < info.width and _edge(info, side, overlap) <= _MOST
+    return info.random_access and info.tile is not None and size[0] < info.width and _edge(info, size, overlap) <= _MOST
 
 
-def _edge(info: RasterInfo, side: int, overlap: int) -> int:
+def _edge(info: RasterInfo, size: tuple[int, int], overlap: int) -> int:
     tile_width, tile_height = info.tile or UNTILED
-    return (overlap + tile_width) * min(side + 2 * tile_height, info.height) * info.bytes_per_pixel
+    return (overlap + tile_width) * min(size[1] + 2 * tile_height, info.height) * info.bytes_per_pixel
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,12 +85,12 @@ class SharedEdges:
 
     Parameters:
         source: with random access.
-        side, overlap: see :func:`with_shared_edges`.
+        size, overlap: see :func:`with_shared_edges`.
     """
 
-    def __init__(self, source: Source, side: int, overlap: int) -> None:
+    def __init__(self, source: Source, size: tuple[int, int], overlap: int) -> None:
         self._source, self._overlap = source, overlap
-        self._bytes = _KEPT * _edge(source.info, side, overlap)
+        self._bytes = _KEPT * _edge(source.info, size, overlap)
         self.__setstate__(self.__getstate__())
 
     def __getstate__(self) -> dict[str, Any]:

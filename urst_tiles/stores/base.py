@@ -27,8 +27,8 @@ class StoreLayout:
     dtype: Literal["uint8", "uint16"]
     chunk: int
     # side of an inner chunk, in pixels: the plan's core
-    shard: int
-    # side of a shard, in pixels: a multiple of chunk
+    shard: tuple[int, int]
+    # (width, height) of a shard, in pixels: multiples of chunk
     icc_profile: bytes | None = None
     # verbatim from the source
     resolution: tuple[float, float] | None = None
@@ -39,7 +39,10 @@ class StoreLayout:
     # for people: what the picture is of
 
     def __post_init__(self) -> None:
-        if min(self.width, self.height, self.chunk) < 1 or self.shard < self.chunk or self.shard % self.chunk:
+        whole = min(self.width, self.height, self.chunk) > 0 and all(
+            side >= self.chunk and side % self.chunk == 0 for side in self.shard
+        )
+        if not whole:
             raise InputError(f"a store needs sides of at least 1 and shards of whole chunks, not {self}")
 
 

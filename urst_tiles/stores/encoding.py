@@ -45,7 +45,7 @@ def array_options(layout: StoreLayout) -> dict[str, Any]:
     return {
         "dtype": layout.dtype,
         "chunks": (layout.bands, layout.chunk, layout.chunk),
-        "shards": (layout.bands, layout.shard, layout.shard),
+        "shards": (layout.bands, layout.shard[1], layout.shard[0]),
         # Measured on photographs: with its bits shuffled, zstd's fastest level stores 15 % less in 8 bit and 20 %
         # less in 16 bit than without, nearly as fast; level 3 is twice as slow for 1 % in 16 bit.
         "compressors": BloscCodec(cname="zstd", clevel=_CLEVEL, shuffle="bitshuffle", typesize=itemsize),
@@ -62,8 +62,8 @@ def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[byte
     The same pixels give the same bytes. At the array's far edges the pixels are clipped; chunks wholly outside are left
     out and those half inside are filled with 0, as zarr does.
     """
-    across = layout.shard // layout.chunk
-    index = np.full((across, across, 2), _ABSENT, "<u8")
+    across, down = (side // layout.chunk for side in layout.shard)
+    index = np.full((down, across, 2), _ABSENT, "<u8")
     offset, rows = 0, count()  # enumerate would hold a strip until the next one is made
     for pixels in _in_chunks(strips, layout.chunk):
         row = next(rows)

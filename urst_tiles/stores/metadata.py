@@ -37,7 +37,7 @@ def level_sizes(layout: StoreLayout) -> tuple[tuple[int, int], ...]:
 def shard_grid(layout: StoreLayout, level: int) -> tuple[int, int]:
     """(rows, columns) of shards of a level."""
     width, height = level_sizes(layout)[level]
-    return -(-height // layout.shard), -(-width // layout.shard)
+    return -(-height // layout.shard[1]), -(-width // layout.shard[0])
 
 
 def group_attributes(layout: StoreLayout, extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -52,8 +52,11 @@ def group_attributes(layout: StoreLayout, extra: Mapping[str, Any]) -> dict[str,
     return {"ome": _ome(layout), GROUP_KEY: _own(layout), **extra}
 
 
-def layout_of(attributes: Mapping[str, Any], shape: tuple[int, ...], chunk: int, shard: int, dtype: str) -> StoreLayout:
-    """The layout a store was created from. ``shape`` is the full-size array's (bands, height, width).
+def layout_of(
+    attributes: Mapping[str, Any], shape: tuple[int, ...], chunk: int, shard: tuple[int, int], dtype: str
+) -> StoreLayout:
+    """The layout a store was created from. ``shape`` is the full-size array's (bands, height, width); ``shard`` is
+    (width, height).
 
     Raises:
         KeyError, TypeError, ValueError: these are not the attributes of such a store.

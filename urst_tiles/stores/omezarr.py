@@ -183,10 +183,10 @@ class OmeZarrStore:
             InputError: there is no such shard.
         """
         width, height = self._size(level)
-        side = self.layout.shard
-        if not (0 <= row * side < height and 0 <= col * side < width):
+        left, top = col * self.layout.shard[0], row * self.layout.shard[1]
+        if not (0 <= top < height and 0 <= left < width):
             raise InputError(f"level {level} of {self.name}, {width} x {height} pixels, has no shard {row},{col}")
-        return Window(col * side, row * side, min(side, width - col * side), min(side, height - row * side))
+        return Window(left, top, min(self.layout.shard[0], width - left), min(self.layout.shard[1], height - top))
 
     def clean_partials(self) -> None:
         """Remove what killed writers left. Only while nobody writes."""
@@ -280,7 +280,8 @@ def _open_arrays(place: Place) -> _Opened:
     source = place.reader()
     arrays = tuple(zarr.open_array(source, path=path, mode="r", zarr_format=3) for path in paths)
     full = arrays[0]
-    layout = layout_of(attributes, full.shape, full.chunks[-1], (full.shards or full.chunks)[-1], str(full.dtype))
+    down, across = (full.shards or full.chunks)[-2:]
+    layout = layout_of(attributes, full.shape, full.chunks[-1], (across, down), str(full.dtype))
     levels = tuple((int(array.shape[2]), int(array.shape[1])) for array in arrays)
     if levels != level_sizes(layout):
         raise ValueError(f"its levels are {levels}")

@@ -93,9 +93,9 @@ def write_pyramid_shard(
     if not _has_pixels(store, level, row, col, empty):
         return False
     layout, (width, height) = store.layout, store.levels[level]
-    side = layout.shard
-    top, left = row * side, col * side
-    shard = np.empty((layout.bands, min(side, height - top), min(side, width - left)), layout.dtype)
+    left, top = col * layout.shard[0], row * layout.shard[1]
+    clipped = min(layout.shard[1], height - top), min(layout.shard[0], width - left)
+    shard = np.empty((layout.bands, *clipped), layout.dtype)
     for window in _blocks(store, level, row, col):
         half = halve(store.read(level - 1, window))
         y, x = window.row_off // 2 - top, window.col_off // 2 - left
@@ -137,7 +137,7 @@ def pyramid_bytes(layout: StoreLayout) -> int:
     if len(sizes) == 1:
         return 0
     width, height = sizes[1]
-    shard = layout.bands * min(layout.shard, width) * min(layout.shard, height) * itemsize
+    shard = layout.bands * min(layout.shard[0], width) * min(layout.shard[1], height) * itemsize
     block = layout.bands * (2 * layout.chunk) ** 2 * itemsize
     weights = _WEIGHTS * _ROWS * layout.chunk if layout.bands == _RGBA else 0
     return shard + 3 * block + weights + read_bytes(layout) + write_bytes(layout)
@@ -177,9 +177,9 @@ def _weigh(rows: Pixels, out: Pixels) -> None:
 def _blocks(store: Store, level: int, row: int, col: int) -> Iterator[Window]:
     """The windows of level ``level - 1`` that become the chunks of a shard: 2 x 2 chunks each, clipped."""
     layout, (width, height) = store.layout, store.levels[level - 1]
-    side, step = 2 * layout.shard, 2 * layout.chunk
-    for top in range(row * side, min((row + 1) * side, height), step):
-        for left in range(col * side, min((col + 1) * side, width), step):
+    across, down, step = 2 * layout.shard[0], 2 * layout.shard[1], 2 * layout.chunk
+    for top in range(row * down, min((row + 1) * down, height), step):
+        for left in range(col * across, min((col + 1) * across, width), step):
             yield Window(left, top, min(step, width - left), min(step, height - top))
 
 

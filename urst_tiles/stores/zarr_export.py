@@ -106,7 +106,7 @@ class _Plan:
         if chunk**2 * pixel_bytes(layout) >= 2**31 - 1024:
             raise InputError(f"a chunk of {chunk} x {chunk} pixels is too large to be compressed: 2 GiB at most")
         codec = Codec.parse(options.codec or "blosc")
-        return _Plan(dataclasses.replace(layout, chunk=chunk, shard=max(unit, chunk)), unit, codec, zarr_format)
+        return _Plan(dataclasses.replace(layout, chunk=chunk, shard=(max(unit, chunk),) * 2), unit, codec, zarr_format)
 
     @property
     def array_options(self) -> dict[str, Any]:
@@ -208,7 +208,8 @@ def _unit(layout: StoreLayout, options: ExportOptions, zarr_format: int, chunk: 
             raise InputError("Zarr v2 has no shards. Take --zarr-format 3, or leave --shard away")
         return chunk
     if shard is None:
-        return layout.shard if layout.shard % chunk == 0 else _SHARD_CHUNKS * chunk
+        side = max(layout.shard)
+        return side if side % chunk == 0 else _SHARD_CHUNKS * chunk
     if shard % chunk:
         raise InputError(f"a shard holds whole chunks: {shard} is no multiple of {chunk}")
     return shard or chunk
