@@ -76,6 +76,7 @@ BENCHMARKS = (
     Benchmark("reading_order", 8, quick="--megapixels 2 --window 128 --halo 16 --readers 1"),
     Benchmark("driver", 6, full="--shards 1000 10000 100000", quick="--shards 200"),
     Benchmark("workers", 8, quick="--megapixels 0.3 --repetitions 1"),
+    Benchmark("codecs", 3, quick="--side 952 --repetitions 1"),
     Benchmark("windows", 3, quick="--windows 256 --repetitions 1"),
     Benchmark("huge_pages", 3, quick="--repetitions 1"),
     Benchmark("plan_scale", 2, quick="--no-trial"),

@@ -25,7 +25,7 @@ from urst_tiles.allocator import RETURNED_BYTES, can_return_memory
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
-__all__ = ["array_options", "encode_shard", "write_bytes"]
+__all__ = ["array_options", "codec", "encode_shard", "write_bytes"]
 
 _WORKERS = min(4, os.cpu_count() or 1)
 """Threads that compress a shard's chunks."""
@@ -34,6 +34,10 @@ _SMALL = 1 << 20
 """Bytes of pixels up to which one thread is quicker than starting some."""
 
 _CLEVEL = 1
+
+_BLOCK = 512 << 10
+"""Bytes that Blosc shuffles and compresses by themselves: left to itself it takes 32 KiB, which is slower both ways and
+stores more (benchmarks/codecs.py). A thread works on three blocks; larger ones save little more."""
 
 _ABSENT = np.iinfo(np.uint64).max
 """In the index, in place of the offset and the length of a chunk that is not there."""
@@ -46,13 +50,18 @@ def array_options(layout: StoreLayout) -> dict[str, Any]:
         "dtype": layout.dtype,
         "chunks": (layout.bands, layout.chunk, layout.chunk),
         "shards": (layout.bands, layout.shard[1], layout.shard[0]),
-        # Measured on photographs: with its bits shuffled, zstd's fastest level stores 15 % less in 8 bit and 20 %
-        # less in 16 bit than without, nearly as fast; level 3 is twice as slow for 1 % in 16 bit.
-        "compressors": BloscCodec(cname="zstd", clevel=_CLEVEL, shuffle="bitshuffle", typesize=itemsize),
+        "compressors": BloscCodec(
+            cname="zstd", clevel=_CLEVEL, shuffle="bitshuffle", typesize=itemsize, blocksize=_BLOCK
+        ),
         "fill_value": 0,
         "dimension_names": ("c", "y", "x"),
         "config": {"write_empty_chunks": True},
     }
+
+
+def codec() -> Blosc:
+    """What chunks are compressed by, as :func:`array_options` says it."""
+    return Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE, blocksize=_BLOCK)
 
 
 def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[bytes]:
@@ -81,11 +90,11 @@ def write_bytes(layout: StoreLayout) -> int:
 
     The chunks in work, each cut out of the pixels and compressed, at worst to its own size, the one being written and
     the one that waits behind it; as much again is kept by the threads where freed blocks of that size do not go back.
-    They take a little themselves.
+    Blosc works on three blocks, and the threads take a little themselves.
     """
     size = layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize
     chunks = 2 * _WORKERS + 2 if size >= RETURNED_BYTES and can_return_memory() else 4 * _WORKERS
-    return chunks * size + 2 * 2**20
+    return chunks * size + 3 * _WORKERS * _BLOCK + 2 * 2**20
 
 
 def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
@@ -114,11 +123,11 @@ def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
 
 def _compressed(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
     """The chunks of one row of them, from left to right."""
-    codec = Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE)
+    chosen = codec()
     columns = range(-(-pixels.shape[2] // layout.chunk))
 
     def compress(col: int) -> bytes:
-        return bytes(codec.encode(_chunk(layout, pixels, col)))
+        return bytes(chosen.encode(_chunk(layout, pixels, col)))
 
     yield from map(compress, columns) if pixels.nbytes <= _SMALL else _in_order(compress, columns)
 
