@@ -111,7 +111,10 @@ NoData = Annotated[
 Thumbnail = Annotated[
     int, typer.Option("--thumbnail", help="Short side in px of the thumbnail that statistics come from.")
 ]
-Batch = Annotated[int | None, typer.Option("--batch", help="Windows a call. [default: 1 on a CPU, 8 on a GPU]")]
+Batch = Annotated[
+    int | None,
+    typer.Option("--batch", help="Windows a call, at most the 8 of a shard. [default: 1 on a CPU, 8 on a GPU]"),
+]
 Memory = Annotated[
     str | None, typer.Option("--memory", help="Budget for the run, all its processes, like 2GiB. [default: none]")
 ]

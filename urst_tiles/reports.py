@@ -137,7 +137,7 @@ def styles_text(cards: Sequence[StyleCard]) -> str:
         f"({card.method}, width {card.width}; weights {card.weights_licence})"
         for card in cards
     ]
-    return "\n".join([*lines, "* the default"] if lines else ["no style is shipped"])
+    return "\n".join([*lines, "* what urst-tiles demo takes"] if lines else ["no style is shipped"])
 
 
 def format_seconds(seconds: float) -> str:
