@@ -206,8 +206,9 @@ def _shard_parts(
     item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
     read, kept = held_pixels(tiles, in_flight, batch=batch, tall=tallest_read(source))
     batch, side_y, side_x = largest_batch(tiles, batch)
-    # A GPU hands back what is rounded there: whole levels, which take four bytes where they are of two.
-    rounding = 4 if not gpu or item > 1 else 0
+    # A GPU hands back what is rounded there, and LLVM rounds in its block: whole levels, which take four bytes where
+    # they are of two.
+    rounding = 4 if item > 1 or not (gpu or engine == "llvm") else 0
     network = () if gpu else _activations(costs, batch, side_y, side_x, engine)
     return (
         *(_at_once(calls, part) for part in network),
