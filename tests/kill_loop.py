@@ -27,6 +27,8 @@ from urst_tiles.events import Event, PhaseProgress
 
 Moment = Callable[[], None]
 NETWORK = load_network("identity")
+CREATION = 20
+"""So many moments has the creation of a store; a run's first child dies in one of them, or none might in twenty."""
 HORIZON = 70
 """A child dies before this moment, or ends by itself: a third of what a whole run of the test's raster has."""
 
@@ -42,9 +44,9 @@ def main(source: Path, folder: Path, kills: int, seed: int) -> dict[str, Any]:
     left: set[str] = set()
     while killed < kills:
         target = folder / f"rough{finished}.tif"
-        whole = False
-        while (status := child(source, target, kill_at=rng.randrange(1, HORIZON))) == -signal.SIGKILL:
-            killed += 1
+        whole, before = False, CREATION
+        while (status := child(source, target, kill_at=rng.randrange(1, before))) == -signal.SIGKILL:
+            killed, before = killed + 1, HORIZON
             # Killed when all was done: the next one sweeps up and says that the target exists.
             whole = target.exists() and not target.with_name(target.name + ".partial.zarr").exists()
             left.update(path.name.split("-")[0] for path in folder.iterdir() if path.name.startswith(target.name))

@@ -32,7 +32,8 @@ _MEASURE = """
         return (kilobytes("VmHWM") - before) * 1024
 
     def noise(path, side):
-        store, rng = OmeZarrStore.create(path, StoreLayout(side, side, 3, "uint8", 256, 1024)), np.random.default_rng(0)
+        layout = StoreLayout(side, side, 3, "uint8", 256, (1024, 1024))
+        store, rng = OmeZarrStore.create(path, layout), np.random.default_rng(0)
         for row in range(-(-side // 1024)):
             for col in range(-(-side // 1024)):
                 window = store.shard_window(0, row, col)
