@@ -28,7 +28,7 @@ _SLACK_BYTES = 24 << 20
 _CACHE_BYTES = 24 << 20
 """Decoded tiles that a reader may keep, but for one tile, which it always may."""
 _CACHE_BYTES_TIFF = 4 << 20
-"""The same of a TIFF, which takes 1 ms to open anew; slides take up to fifty."""
+"""The same of a TIFF, whose tiles are let go in half a millisecond; slides are opened anew for it, in up to fifty."""
 _WHOLE_BYTES = 512 << 20
 """The largest raster that is decoded whole into memory to read windows of it."""
 
@@ -37,17 +37,38 @@ _WHOLE_BYTES = 512 << 20
 class _Reader:
     """What one thread reads with: a libvips region must not leave the thread that made it."""
 
-    region: Any
+    image: Any
+    # pyvips.Image
+    region: Any = field(init=False)
     # pyvips.Region
     tiles: set[tuple[int, int]] = field(default_factory=set)
     # (row, column) of the tiles that libvips may keep decoded
+    at: tuple[int, int] = 0, 0
+    # (x, y) px of one that it does, if there are any
+
+    def __post_init__(self) -> None:
+        self.region = pyvips.Region.new(self.image)
+
+    def fetch(self, part: Window) -> Any:
+        self.at = part.col_end - 1, part.row_end - 1
+        return self.region.fetch(part.col_off, part.row_off, part.width, part.height)
+
+    def drop(self) -> None:
+        """Let go of the decoded tiles, and of the file until the next read.
+
+        At the end of every computation libvips minimises the images that it was of: the loader's tile cache is emptied
+        of all that no region refers to. So one pixel is looked at, of a tile that is there.
+        """
+        if self.tiles:
+            self.image.crop(*self.at, 1, 1).avg()
+            self.tiles = set()
 
 
 class WindowReader:
     """Reads windows of the file's image or of one of its smaller levels, as ``info`` describes it.
 
     libvips keeps two rows of decoded tiles, as wide as the whole raster, for as long as an image is open, which has no
-    bound. Here a window is read in parts, columns of whole tiles, and the image is opened anew for a part when more
+    bound. Here a window is read in parts, columns of whole tiles, and what is decoded is let go before a part when more
     tiles than a reader may keep would be kept with it. Each tile is decoded once for a window.
     """
 
@@ -92,7 +113,7 @@ class WindowReader:
             )
         for part in self._parts(window):
             try:
-                pixels = self._reader(part).region.fetch(part.col_off, part.row_off, part.width, part.height)
+                pixels = self._reader(part).fetch(part)
             except pyvips.Error as error:
                 # What libvips has kept of a failed tile is not to be trusted: the next read starts afresh.
                 self._local.reader = None
@@ -102,7 +123,9 @@ class WindowReader:
 
     def let_go(self) -> None:
         """Keep no tile decoded for the thread that calls this."""
-        self._local.reader = None
+        reader: _Reader | None = getattr(self._local, "reader", None)
+        if reader is not None:
+            self._emptied(reader)
 
     def cache_bytes(self, width: int) -> int:
         info = self._info
@@ -129,7 +152,7 @@ class WindowReader:
 
     def _parts(self, window: Window) -> Iterator[Window]:
         """The parts to fetch of a window: none is of two rows of tiles, and no more columns of tiles than may be kept.
-        Between those the image may be opened anew."""
+        Between those may be let go what is decoded."""
         tile_width, tile_height = self._info.tile or UNTILED
         wide = self._budget // self._tile_bytes * tile_width
         for top, bottom in _between_borders(window.row_off, window.row_end, tile_height):
@@ -145,7 +168,7 @@ class WindowReader:
         reader: _Reader | None = getattr(self._local, "reader", None)
         if not self._info.random_access:
             if reader is None:
-                reader = _Reader(pyvips.Region.new(self._decoded(part)))
+                reader = _Reader(self._decoded(part))
         else:
             tile_width, tile_height = self._info.tile or UNTILED
             touched = {
@@ -154,12 +177,23 @@ class WindowReader:
                 for col in range(part.col_off // tile_width, -(-part.col_end // tile_width))
             }
             if reader is not None and len(reader.tiles | touched) * self._tile_bytes > self._budget:
-                self._local.reader = reader = None  # freed before the next one is opened
+                reader = self._emptied(reader)  # freed before the next one is opened
             if reader is None:
-                reader = _Reader(pyvips.Region.new(self._opened("random").autorot()))
+                reader = _Reader(self._opened("random").autorot())
             reader.tiles |= touched
         self._local.reader = reader
         return reader
+
+    def _emptied(self, reader: _Reader) -> _Reader | None:
+        """The thread's reader without decoded tiles; None where that takes a new one.
+
+        A TIFF stays open: opening reads its directory some eight times, 16 bytes for each of its tiles.
+        """
+        if self._info.format == "tiff":
+            reader.drop()
+            return reader
+        self._local.reader = None
+        return None
 
     def _opened(self, access: Any) -> Any:
         return self._opening.presented(access).image
