@@ -7,7 +7,8 @@ importing and once for the plan. Prints a table; results go to benchmarks/result
 
 Columns: seconds and resident MiB of the imports (torch, libvips, Zarr, Dask), of loading torch's graph recorder
 (torch.export, which is imported when a network is first looked into), and of opening the raster, planning and printing.
-Seconds are those of the processor, which other programs do not lengthen.
+Seconds are those of the processor, which other programs do not lengthen; of one thread, because more of them wait for
+each other by spinning.
 """
 
 from __future__ import annotations
@@ -33,9 +34,13 @@ def child(raster: str, style: str, time_it: str) -> None:
     found: dict[str, Any] = {}
 
     def imports() -> None:
+        import torch
+
         import urst_tiles.reports
         import urst_tiles.sources.zarr_store
         import urst_tiles.styles  # noqa: F401
+
+        torch.set_num_threads(1)
 
     def recorder() -> None:
         import torch
