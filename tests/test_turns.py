@@ -11,9 +11,11 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import pyvips
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.sources_support import tiled_tiff
 from tests.support import picture, tree
 from urst_tiles import Window, load_network, open_source
 from urst_tiles.engines import TorchEngine
@@ -234,12 +236,18 @@ def test_windows_are_read_to_where_they_are_wanted(tmp_path: Path) -> None:
         np.testing.assert_array_equal(source.read(window), pixels[window.slices])
 
 
-def test_a_reader_that_lets_go_keeps_no_image_open(tmp_path: Path) -> None:
-    import tifffile
-
-    tifffile.imwrite(tmp_path / "a.tif", picture(100, 120), tile=(32, 32), photometric="rgb")
-    source = VipsSource(tmp_path / "a.tif")
+@pytest.mark.parametrize("stays_open", [True, False])
+def test_a_reader_that_lets_go_keeps_no_tile_and_of_files_only_a_tiff_open(tmp_path: Path, *, stays_open: bool) -> None:
+    pixels, path = picture(100, 120), tmp_path / ("a.tif" if stays_open else "a.v")
+    if stays_open:
+        tiled_tiff(path, pixels, tile=32)
+    else:
+        pyvips.Image.new_from_array(pixels).write_to_file(path)
+    source = VipsSource(path)
     source.read(Window(0, 0, 50, 50))
-    assert source._reader._local.reader is not None
+    assert source._reader._local.reader.tiles
     let_go(source)
-    assert source._reader._local.reader is None
+    reader = source._reader._local.reader
+    assert (reader is not None) == stays_open
+    assert reader is None or not reader.tiles
+    np.testing.assert_array_equal(source.read(Window(0, 0, 50, 50)), pixels[:50, :50])
