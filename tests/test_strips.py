@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -28,12 +29,21 @@ from urst_tiles.shards import process_shard, source_crc
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores import OmeZarrStore, StoreLayout
 from urst_tiles.stores.encoding import encode_shard
+from urst_tiles.strips import crc32
 
 IDENTITY = load_network("identity")
 
 
 def engine() -> TorchEngine:
     return TorchEngine(IDENTITY.freeze(IDENTITY.neutral_statistics), device="cpu")
+
+
+@given(st.binary(max_size=300), st.integers(0, 300), st.sampled_from(["u1", "<u2", ">u2"]))
+def test_checksums_are_zlibs_in_parts_too(data: bytes, cut: int, dtype: str) -> None:
+    values = np.frombuffer(data[: len(data) // 2 * 2], dtype)
+    assert crc32(values) == zlib.crc32(values.tobytes())
+    assert crc32(values[cut:], crc32(values[:cut])) == crc32(values)
+    assert crc32(values[::2]) == zlib.crc32(values[::2].tobytes())
 
 
 class Together(TorchEngine):
