@@ -10,7 +10,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from urst_tiles.networks.graphs import flatten
-from urst_tiles.networks.quads import FEW, Shuffle, convolve_in_quads
+from urst_tiles.networks.quads import FEW, Shuffle, convolve_in_quads, of_quads, quad_kernels
 from urst_tiles.networks.untrained import untrained
 
 INPUTS = FEW + 1
@@ -81,6 +81,29 @@ def test_what_is_not_that_stays_as_it_is(layer: nn.Conv2d) -> None:
 def test_sides_must_be_even_whatever_the_image(stride: int, minimum: int, rewritten: bool) -> None:
     net = graph(nn.Conv2d(3, INPUTS, 1), nn.Conv2d(INPUTS, 3, 3, padding=1))
     assert in_quads(net, stride=stride, minimum=minimum) == rewritten
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_what_was_put_in_quads_is_found_again(bias: bool) -> None:
+    layer = nn.Conv2d(INPUTS, 3, 9, padding=4, bias=bias)
+    net = graph(nn.Conv2d(3, INPUTS, 1), layer, nn.Tanh())
+    assert in_quads(net)
+    (wide,) = (each for each in net.modules() if isinstance(each, nn.Conv2d) and each.stride == (2, 2))
+    found = of_quads(wide)
+    assert found is not None
+    assert found.state_dict().keys() == layer.state_dict().keys()
+    assert all(torch.equal(found.state_dict()[key], value) for key, value in layer.state_dict().items())
+    assert (found.stride, found.padding, found.kernel_size) == ((1, 1), (4, 4), (9, 9))
+
+
+def test_what_only_looks_like_quads_is_none() -> None:
+    wide = nn.Conv2d(INPUTS, 12, 4, stride=2)
+    assert of_quads(wide) is None
+    wide.weight = nn.Parameter(quad_kernels(torch.randn(3, INPUTS, 3, 3)))
+    assert of_quads(wide) is None  # four biases that differ
+    wide.bias = nn.Parameter(torch.randn(3).repeat_interleave(4))
+    assert of_quads(wide) is not None
+    assert of_quads(nn.Conv2d(INPUTS, 12, 4)) is None
 
 
 def test_shared_weights_stay() -> None:

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from urst_tiles.engines.llvm.transforms import (
+    FIVE,
     POINTS,
     SIDE,
     input_matrix,
     output_matrix,
+    parted_kernels,
     results,
     transformed_kernels,
 )
@@ -27,6 +29,24 @@ def test_products_of_transformed_values_are_the_convolution(taps: int, seed: int
     found = output_matrix(taps) @ products @ output_matrix(taps).T
     count = results(taps)
     wanted = [[(values[i : i + taps, j : j + taps] * kernel).sum() for j in range(count)] for i in range(count)]
+    assert found == pytest.approx(np.array(wanted), abs=1e-5)
+
+
+@pytest.mark.parametrize("taps", [4, 5, 7, 9])
+def test_parts_of_a_large_kernel_read_the_tiles_beside_each_other(taps: int) -> None:
+    random, parts = np.random.default_rng(taps), -(-taps // 3)
+    kernel = random.normal(size=(2, 3, taps, taps)).astype(np.float32)
+    values = random.normal(size=(3, 3 * parts + 2, 3 * parts + 2))
+    transformed, matrix = parted_kernels(kernel), input_matrix(FIVE)
+    sums = np.zeros((2, 25))
+    for a in range(parts):
+        for b in range(parts):
+            points = matrix @ values[:, 3 * a : 3 * a + 5, 3 * b : 3 * b + 5] @ matrix.T
+            sums += np.einsum("poi,ip->op", transformed[:, a, b], points.reshape(3, 25))
+    found = output_matrix(3, FIVE) @ sums.reshape(2, 5, 5) @ output_matrix(3, FIVE).T
+    wanted = [
+        [[(values[:, i : i + taps, j : j + taps] * each).sum() for j in range(3)] for i in range(3)] for each in kernel
+    ]
     assert found == pytest.approx(np.array(wanted), abs=1e-5)
 
 

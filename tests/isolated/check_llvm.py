@@ -25,6 +25,7 @@ from urst_tiles.engines.choosing import most_calls, why_not
 from urst_tiles.engines.llvm import Processor, UntranslatedError, known_processor, machine
 from urst_tiles.engines.llvm import convolution as convolution_module
 from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd
+from urst_tiles.engines.llvm.large import Nested, gains_by_parts
 from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Writing
 from urst_tiles.engines.llvm.maps import Padding
 from urst_tiles.engines.llvm.workshop import Workshop
@@ -207,6 +208,50 @@ def test_direct_is_the_convolution(
     assert run(convolution, image, threads, residual) == pytest.approx(last(wanted), abs=5e-5)
 
 
+@pytest.mark.usefixtures("any_processor")
+@cases
+@given(
+    channels=st.sampled_from([(3, 16), (16, 3), (1, 48), (48, 1), (4, 32), (32, 4), (64, 3), (2, 64)]),
+    taps=st.integers(5, 9),
+    sides=st.tuples(st.integers(9, 40), st.integers(9, 230)),
+    padding=paddings,
+    margin=paddings,
+    relu=st.booleans(),
+    threads=st.sampled_from([1, 3]),
+    seed=st.integers(0, 99),
+)
+def test_in_parts_it_is_the_convolution(
+    channels: tuple[int, int],
+    taps: int,
+    sides: tuple[int, int],
+    padding: Padding,
+    margin: Padding,
+    relu: bool,
+    threads: int,
+    seed: int,
+) -> None:
+    random = np.random.default_rng(seed)
+    inputs, outputs = channels
+    image, bias = map_of(random, *sides, inputs), map_of(random, outputs)
+    weight = map_of(random, outputs, inputs, taps, taps) / taps / inputs**0.5
+    assert gains_by_parts(inputs, outputs, taps)
+    convolution = Nested(weight, bias, padding, relu=relu)
+    wanted = functional.conv2d(padded(first(image), padding), first_weight(weight), first_bias(bias))
+    if min(wanted.shape[-2:]) < 3:  # no room for the margin
+        return
+    convolution.margin = margin
+    found = run(convolution, image, threads)
+    assert found == pytest.approx(last(padded(wanted.relu() if relu else wanted, margin)), abs=5e-5)
+
+
+def test_of_large_kernels_those_are_in_parts_that_gain() -> None:
+    assert gains_by_parts(3, 16, 9)
+    assert not gains_by_parts(3, 16, 3)  # Winograd's own way, or as it is defined
+    assert not gains_by_parts(3, 24, 9)  # half a vector
+    assert not gains_by_parts(32, 32, 9)
+    assert not gains_by_parts(3, 256, 7)
+
+
 @pytest.mark.parametrize("pooled", [True, False])
 def test_what_is_no_number_stays_so(pooled: bool) -> None:
     image = np.zeros((12, 12, 32), np.float32)
@@ -214,6 +259,11 @@ def test_what_is_no_number_stays_so(pooled: bool) -> None:
     weight, bias = np.ones((32, 32, 3, 3), np.float32), np.zeros(32, np.float32)
     found = run(Winograd(weight, bias, Padding(1, 1, 1, 1), relu=True, pooled=pooled), image)
     assert np.isnan(found[3 if pooled else 6, 3 if pooled else 6]).all()
+    for few in ((3, 32), (32, 3)):
+        wide = np.ones((few[1], few[0], 9, 9), np.float32)
+        some = np.ascontiguousarray(image[..., : few[0]])
+        found = run(Nested(wide, bias[: few[1]], Padding(4, 4, 4, 4), relu=True), some)
+        assert np.isnan(found[2:11, 2:11]).all()
     found = run(Direct(weight, bias, (1, 1), relu=True), image)
     assert np.isnan(found[5, 5]).all()
     assert not np.isnan(found[0, 0]).any()
@@ -313,12 +363,12 @@ def test_a_block_is_smaller_than_its_maps_together() -> None:
 def test_convolutions_take_in_what_stands_around_them() -> None:
     net = schedule_of(wide("johnson"))._net
     kinds = [type(net.get_submodule(str(node.target))) for node in net.graph.nodes if node.op == "call_module"]
-    # The picture's own pad, and the shuffle at the end; no pad, sum, ReLU or interleaving between.
-    assert kinds.count(Convolved) == 16
-    assert [kind.__name__ for kind in kinds if kind is not Convolved] == ["Padded", "Shuffled"]
+    # No pad, sum, ReLU, interleaving or shuffle between.
+    assert kinds == [Convolved] * 16
     assert not [node for node in net.graph.nodes if node.op == "call_function"]
     put = [layer.convolution for layer in net.modules() if isinstance(layer, Convolved)]
     assert sum(isinstance(each, Winograd) for each in put) == 12
+    assert [isinstance(each, Nested) for each in put] == [True, *[False] * 14, True]
 
 
 # ---- the engine

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from itertools import product
 
+import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
@@ -23,7 +24,7 @@ from torch.nn import functional
 from urst_tiles.networks.graphs import module_of, shapes, used_once
 from urst_tiles.networks.normalization import Leaf
 
-__all__ = ["FEW", "convolve_in_quads", "quad_kernels"]
+__all__ = ["FEW", "Shuffle", "convolve_in_quads", "of_quads", "quad_kernels"]
 
 FEW = 4
 """Channels that four positions make no more than a vector of 16 of."""
@@ -47,6 +48,24 @@ def quad_kernels(weight: Tensor) -> Tensor:
     for index, (row, col) in enumerate(product((0, 1), repeat=2)):
         kernels[:, index, :, row : row + height, col : col + width] = weight
     return kernels.reshape(4 * depth, inputs, height + 1, width + 1)
+
+
+def of_quads(layer: nn.Conv2d) -> nn.Conv2d | None:
+    """The convolution that, in quads, is this one; None: it is none in quads."""
+    outputs, inputs, height, width = layer.weight.shape
+    if layer.stride != (2, 2) or outputs % 4 or min(height, width) < 2:
+        return None
+    weight = layer.weight.detach()[::4, :, : height - 1, : width - 1]
+    bias = None if layer.bias is None else layer.bias.detach()[::4]
+    if not torch.equal(quad_kernels(weight), layer.weight):
+        return None
+    if layer.bias is not None and bias is not None and not torch.equal(bias.repeat_interleave(4), layer.bias):
+        return None
+    whole = nn.Conv2d(inputs, outputs // 4, (height - 1, width - 1), 1, layer.padding, bias=layer.bias is not None)  # type: ignore[arg-type]
+    whole.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        whole.bias = nn.Parameter(bias, requires_grad=False)
+    return whole
 
 
 class Shuffle(Leaf):

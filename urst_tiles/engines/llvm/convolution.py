@@ -10,7 +10,7 @@ import numpy as np
 
 from urst_tiles.engines.llvm import direct, winograd
 from urst_tiles.engines.llvm.machine import Program, processor, translated
-from urst_tiles.engines.llvm.maps import NO_PADDING, Map, Padding, Table, check_map, fill_margin, sources
+from urst_tiles.engines.llvm.maps import NO_PADDING, Map, Padding, Table, check_map, fill_margin, offsets, sources
 from urst_tiles.engines.llvm.transforms import SIDE, results, transformed_kernels
 from urst_tiles.engines.llvm.workshop import Workshop
 
@@ -194,7 +194,7 @@ class Winograd(Convolution):
         pad, more = self._padding, self._shape.taps - 1
         rows = sources(down * self._step + more, pad.top, height, pad.mode)
         cols = sources(across * self._step + more, pad.left, width, pad.mode)
-        return _offsets(rows, width * self.inputs), _offsets(cols, self.inputs)
+        return offsets(rows, width * self.inputs), offsets(cols, self.inputs)
 
     def _writes(
         self, down: int, across: int, sides: tuple[int, int], width: int, margin: Padding
@@ -207,8 +207,8 @@ class Winograd(Convolution):
         # Phases go row by row, the odd ones first.
         by_row, by_col = ([0], [0]) if self._phases == 1 else ([0, 0, 1, 1], [0, 1, 0, 1])
         return (
-            _offsets(rows[by_row], width * self.depth, margin.top),
-            _offsets(cols[by_col], self.depth, margin.left),
+            offsets(rows[by_row], width * self.depth, margin.top),
+            offsets(cols[by_col], self.depth, margin.left),
         )
 
 
@@ -297,8 +297,3 @@ def _targets(count: int, length: int, phases: int) -> Table:
     index = np.arange(count)
     places = index[None] if phases == 1 else np.stack([2 * index - 1, 2 * index])
     return np.where((places >= 0) & (places < length), places, -1)
-
-
-def _offsets(positions: Table, step: int, begin: int = 0) -> Table:
-    """In floats, of positions counted from ``begin``; none stays none."""
-    return np.ascontiguousarray(np.where(positions < 0, -1, (positions + begin) * step), np.int64)

@@ -105,6 +105,36 @@ class Emitter:
     def recall(self, table: Any, index: int) -> Any:
         return self.builder.load(self._slot(table, index), typ=POINTER)
 
+    def collected(self, address: Any, step: int) -> Any:
+        """A vector of floats that stand so many apart."""
+        vector = ir.Constant(self.vector, ir.Undefined)
+        for lane in range(self.lanes):
+            value = self.load_scalar(self.at(address, self.number(lane * step)))
+            vector = self.builder.insert_element(vector, value, ir.Constant(_INDEX, lane))
+        return vector
+
+    def transposed(self, vectors: Sequence[Any]) -> list[Any]:
+        """As many vectors as there are lanes, as a matrix: its columns. Where fewer are given, the rest of each column
+        is not known."""
+        lanes = self.lanes
+        rows = [*vectors, *[ir.Constant(self.vector, ir.Undefined)] * (lanes - len(vectors))]
+        kind = ir.VectorType(_INDEX, lanes)
+        halves = [
+            ir.Constant(kind, [begin + lane // 2 + lanes * (lane % 2) for lane in range(lanes)])
+            for begin in (0, lanes // 2)
+        ]
+        for _ in range(lanes.bit_length() - 1):  # each round puts a row between those of one half as far away
+            pairs = zip(rows[: lanes // 2], rows[lanes // 2 :], strict=True)
+            rows = [self.builder.shuffle_vector(*pair, half) for pair in pairs for half in halves]
+        return rows
+
+    def copy(self, source: Any, target: Any, floats: Any) -> None:
+        """So many floats, to where nothing of them stands."""
+        kind = ir.FunctionType(ir.VoidType(), [POINTER, POINTER, INT, ir.IntType(1)])
+        function = self._declared("llvm.memcpy.p0.p0.i64", kind)
+        size = self.builder.mul(floats, self.number(4))
+        self.builder.call(function, [target, source, size, ir.Constant(ir.IntType(1), 0)])
+
     def fma(self, x: Any, y: Any, z: Any) -> Any:
         """x * y + z."""
         return self.builder.call(self._fma, [x, y, z])

@@ -105,9 +105,10 @@ def translated(program: Callable[[Any], str], shape: Hashable, arguments: tuple[
         )
         module = binding.parse_assembly(program(shape))
         module.verify()
-        # What is written in vectors needs no search for more of them.
+        # What is written in vectors needs no search for more of them; of rounds of a loop that are put together, what
+        # two of them load would be kept, on the stack: the registers are full.
         tuning = binding.create_pipeline_tuning_options(speed_level=3)
-        tuning.loop_vectorization = tuning.slp_vectorization = False
+        tuning.loop_vectorization = tuning.slp_vectorization = tuning.loop_unrolling = False
         passes = binding.create_pass_builder(machine, tuning)
         passes.getModulePassManager().run(module, passes)
         engine = binding.create_mcjit_compiler(module, machine)

@@ -8,7 +8,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NO_PADDING", "Map", "Padding", "Table", "check_map", "fill_margin", "sources"]
+__all__ = ["NO_PADDING", "Map", "Padding", "Table", "check_map", "fill_margin", "offsets", "sources"]
 
 Map = NDArray[np.float32]
 Table = NDArray[np.int64]
@@ -42,6 +42,11 @@ def sources(count: int, before: int, length: int, mode: str) -> Table:
         index = np.where(index >= length, 2 * (length - 1) - index, index)
     # Beyond what is padded there are tiles' ends, whose results go nowhere.
     return cast("Table", np.clip(index, 0, length - 1))
+
+
+def offsets(positions: Table, step: int, begin: int = 0) -> Table:
+    """In floats, of positions counted from ``begin``; none stays none."""
+    return np.ascontiguousarray(np.where(positions < 0, -1, (positions + begin) * step), np.int64)
 
 
 def fill_margin(padded: Map, margin: Padding) -> None:

@@ -14,13 +14,14 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd
+from urst_tiles.engines.llvm.large import Nested, gains_by_parts
 from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Shuffled, Writing
 from urst_tiles.engines.llvm.maps import Map, Padding
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.graphs import input_of, module_of, remove, shapes
 from urst_tiles.networks.normalization import ChannelAffine
 from urst_tiles.networks.phases import Interleave
-from urst_tiles.networks.quads import Shuffle
+from urst_tiles.networks.quads import Shuffle, of_quads
 
 __all__ = ["convolve"]
 
@@ -60,7 +61,8 @@ def convolve(net: GraphModule, minimum: int, stride: int, workshop: Workshop) ->
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """[pad →] conv [→ + residual] [→ relu] [→ interleave | → pool], as found in a graph: ``chain`` is these nodes."""
+    """[pad →] conv [→ + residual] [→ relu] [→ interleave | → pool], as found in a graph: ``chain`` is these nodes. Or,
+    in parts: [pad →] conv [→ shuffle] [→ relu]; the layer is what conv and shuffle are together."""
 
     chain: tuple[Node, ...]
     layer: nn.Conv2d
@@ -69,12 +71,20 @@ class _Found:
     winograd: bool
     phases: Literal[1, 4]
     pooled: bool
+    parts: bool = False
+
+    @property
+    def pads(self) -> bool:
+        """Whether the convolution pads its map itself."""
+        return self.winograd or self.parts
 
 
 def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set[Node]) -> _Found | None:
     layer = module_of(net, node)
     if not isinstance(layer, nn.Conv2d) or not _plain(layer):
         return None
+    if (found := _find_large(net, node, layer)) is not None:
+        return found
     chain, residual = [node], None
     relu = _relu_after(net, node)
     if relu is None and (add := _add_after(node, known)) is not None:
@@ -90,10 +100,34 @@ def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set
     pooled = join is not None and taps == 3 and chain[-1] in even and _halves(module_of(net, join))
     if winograd and join is not None and (pooled or phases == 4):
         chain.append(join)
-    pad = input_of(node)
-    if winograd and type(module_of(net, pad)) in _PADS and layer.padding == (0, 0):
-        chain.insert(0, pad)
+    if winograd:
+        chain = _with_pad(net, chain, layer)
     return _Found(tuple(chain), layer, residual, relu is not None, winograd, cast("Literal[1, 4]", phases), pooled)
+
+
+def _find_large(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None:
+    """A large kernel that is faster in parts."""
+    chain, join = [node], _reader(node)
+    if join is not None and isinstance(module_of(net, join), Shuffle):
+        whole = of_quads(layer)
+        if whole is None:
+            return None
+        layer = whole
+        chain.append(join)
+    high, wide = layer.kernel_size
+    if high != wide or layer.stride != (1, 1) or not gains_by_parts(layer.in_channels, layer.out_channels, high):
+        return None
+    relu = _relu_after(net, chain[-1])
+    if relu is not None:
+        chain.append(relu)
+    chain = _with_pad(net, chain, layer)
+    return _Found(tuple(chain), layer, None, relu is not None, winograd=False, phases=1, pooled=False, parts=True)
+
+
+def _with_pad(net: GraphModule, chain: list[Node], layer: nn.Conv2d) -> list[Node]:
+    """These nodes, and the pad before them where there is one; never both it and the layer's own."""
+    pad = input_of(chain[0])
+    return [pad, *chain] if type(module_of(net, pad)) in _PADS and layer.padding == (0, 0) else chain
 
 
 def _plain(layer: nn.Conv2d) -> bool:
@@ -135,7 +169,7 @@ def _add_after(node: Node, known: dict[Node, torch.Size]) -> Node | None:
 def _rewrite(net: GraphModule, found: _Found, known: dict[Node, torch.Size], workshop: Workshop) -> None:
     first, last = found.chain[0], found.chain[-1]
     source = input_of(first)
-    if not found.winograd and found.layer.padding != (0, 0):
+    if not found.pads and found.layer.padding != (0, 0):
         source = _padded(net, first, found.layer)
     module = Convolved(_convolution(net, found), workshop)
     name = f"convolved_{last.name}"
@@ -153,10 +187,13 @@ def _convolution(net: GraphModule, found: _Found) -> Convolution:
     layer = found.layer
     weight = _numbers(layer.weight)
     bias = _numbers(torch.zeros(layer.out_channels) if layer.bias is None else layer.bias)
-    if not found.winograd:
+    if not found.pads:
         step = cast("tuple[int, int]", layer.stride)
         return Direct(weight, bias, step, relu=found.relu, adds=found.residual is not None)
-    padding = _padding(module_of(net, found.chain[0]))
+    first = module_of(net, found.chain[0])
+    padding = _padding(first if type(first) in _PADS else layer)
+    if found.parts:
+        return Nested(weight, bias, padding, relu=found.relu)
     return Winograd(weight, bias, padding, relu=found.relu, phases=found.phases, pooled=found.pooled)
 
 

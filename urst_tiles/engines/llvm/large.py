@@ -1,0 +1,109 @@
+"""Convolutions by large kernels to or from few channels: the first and the last ones of many networks."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from urst_tiles.engines.llvm import nested
+from urst_tiles.engines.llvm.convolution import Convolution
+from urst_tiles.engines.llvm.machine import Program, processor, translated
+from urst_tiles.engines.llvm.maps import Map, Padding, Table, offsets, sources
+from urst_tiles.engines.llvm.transforms import parted_kernels
+from urst_tiles.engines.llvm.workshop import Workshop
+
+__all__ = ["Nested", "gains_by_parts"]
+
+_FEW = 4
+_LEAST_TAPS = 5
+_MOST_CHANNELS = 128
+"""Of more, the maps at the points outgrow a core's own cache."""
+
+
+def gains_by_parts(inputs: int, outputs: int, taps: int) -> bool:
+    """Whether such a convolution is faster in parts of 3 x 3: the kernel is large, and vectors are filled."""
+    few, many = sorted((inputs, outputs))
+    return taps >= _LEAST_TAPS and few <= _FEW and many % 16 == 0 and many <= _MOST_CHANNELS
+
+
+class Nested(Convolution):
+    """A large square kernel with a step of one, the map padded on the way.
+
+    Parameters:
+        weight: (outputs, inputs, r, r), as :func:`gains_by_parts` likes them.
+        bias: (outputs,).
+        padding: of the map.
+    """
+
+    def __init__(self, weight: Map, bias: Map, padding: Padding, *, relu: bool) -> None:
+        outputs, inputs, taps = weight.shape[:3]
+        super().__init__(inputs, outputs, relu=relu)
+        found = processor()
+        self._shape = nested.Shape(
+            -(-taps // nested.PART), inputs, outputs, found.lanes, found.sums, found.vectors(outputs)
+        )
+        self._weight: Map | None = weight
+        self._bias = np.ascontiguousarray(bias, np.float32)
+        self._taps, self._padding = taps, padding
+        self._zeros = np.zeros(inputs, np.float32)
+
+    @property
+    def nbytes(self) -> int:
+        shape = self._shape
+        return 4 * nested.PRODUCTS * shape.parts**2 * shape.inputs * shape.outputs
+
+    @property
+    def scratch(self) -> int:
+        return sum(self._scratch)
+
+    @property
+    def _scratch(self) -> list[int]:
+        return [self._shape.values, self._shape.sums, self._shape.pieces, self._shape.outputs]
+
+    def _make(self) -> tuple[Program, Map]:
+        program = translated(nested.program, self._shape, tuple(nested.ARGUMENTS.values()))
+        weight, self._weight = self._weight, None
+        if weight is None:
+            raise RuntimeError("the kernels have been made already")
+        return program, self._ordered(weight)
+
+    def _ordered(self, weight: Map) -> Map:
+        """The kernels at the points, in the order in which they are read."""
+        shape, parted = self._shape, parted_kernels(weight)  # (25, n, n, out, in)
+        if shape.narrows:
+            return np.ascontiguousarray(parted.transpose(0, 1, 4, 2, 3), np.float32)
+        blocks = parted.reshape(*parted.shape[:3], -1, shape.block, shape.inputs)
+        return np.ascontiguousarray(blocks.transpose(0, 3, 1, 5, 2, 4), np.float32)
+
+    def _inner(self, height: int, width: int) -> tuple[int, int]:
+        high, wide = self._padding.around(height, width)
+        return high - self._taps + 1, wide - self._taps + 1
+
+    def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None:
+        if residual is not None:
+            raise ValueError("nothing is added to such a convolution's result")
+        high, wide = self._inner(*image.shape[:2])
+        down, across = -(-high // nested.PART), -(-wide // nested.PART)
+        rows, cols = self._reads(image, down, across)
+        begin = result[self.margin.top :, self.margin.left :]
+        floats = self._scratch
+        program, kernels = self.ready()
+        fixed = [each.ctypes.data for each in (image, rows, cols, self._zeros, kernels, self._bias, begin)]
+        numbers = (across, high, wide, result.shape[1] * self.depth, int(self._relu))
+
+        def work(first: int, last: int) -> None:
+            with workshop.scratch(self.scratch) as memory:
+                values, sums, pieces, nowhere = np.split(memory, np.cumsum(floats[:-1]))
+                places = [each.ctypes.data for each in (nowhere, values, sums, pieces)]
+                program(*fixed, *places, first, last, *numbers)
+
+        workshop.share(work, down)
+
+    def _reads(self, image: Map, down: int, across: int) -> tuple[Table, Table]:
+        """Where the padded map's rows and columns stand in the map; of columns as many as are looked at."""
+        height, width = image.shape[:2]
+        shape, pad = self._shape, self._padding
+        more = nested.PART * (shape.parts - 1) + nested.SIDE
+        chunks = -(-across // shape.chunk) * shape.chunk
+        rows = sources(nested.PART * down + more, pad.top, height, pad.mode)
+        cols = sources(nested.PART * (chunks + shape.columns) + more, pad.left, width, pad.mode)
+        return offsets(rows, width * self.inputs), offsets(cols, self.inputs)
