@@ -5,7 +5,7 @@
     python -m benchmarks NAME … [--quick]                    run these
 
 --quick takes sizes that say no more than that everything works, and writes to a temporary folder unless --results names
-one. Those that need pictures or weights of yours are listed and not run: see their own --help.
+one. Those that need pictures or weights of yours, or a GPU, are listed and not run: see their own --help.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ BENCHMARKS = (
     Benchmark("plan_scale", 2, quick="--no-trial"),
     Benchmark("allocator", 2),
     Benchmark("soak", 3, quick="--kills 2"),
+    Benchmark("gpu", 0),
     Benchmark("seams", 0),
     Benchmark("strokes", 0),
     Benchmark("style_losses", 0),
@@ -125,7 +126,8 @@ def main() -> None:
     failed = []
     for each in chosen:
         if not each.minutes:
-            print(f"\n{each.name}: left out, it needs pictures or weights: python -m benchmarks.{each.script} --help")
+            needs = "pictures, weights or a GPU"
+            print(f"\n{each.name}: left out, it needs {needs}: python -m benchmarks.{each.script} --help")
             continue
         started = time.perf_counter()
         if run(each, results, quick=arguments.quick):

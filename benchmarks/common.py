@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -26,6 +27,7 @@ def machine() -> dict[str, Any]:
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        **_gpu(),
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES if find_spec(name.replace("-", "_"))},
@@ -60,6 +62,37 @@ def in_subprocess(module: str, *arguments: object, timeout: float = 7200) -> dic
 def _git(*words: str) -> str:
     done = subprocess.run(["git", *words], capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
     return done.stdout.strip()
+
+
+def _gpu() -> dict[str, Any]:
+    """Of the CUDA device that PyTorch takes; nothing where there is none."""
+    if not find_spec("torch"):
+        return {}
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    found = torch.cuda.get_device_properties(torch.cuda.current_device())
+    return {
+        "gpu": {
+            "name": found.name,
+            "memory_gib": round(found.total_memory / 2**30, 1),
+            "capability": f"{found.major}.{found.minor}",
+            "devices": torch.cuda.device_count(),
+            "driver": _driver(),
+            "cuda": torch.version.cuda,
+            "cudnn": torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        }
+    }
+
+
+def _driver() -> str | None:
+    """The driver's version; None where nvidia-smi is not there to say."""
+    if shutil.which("nvidia-smi") is None:
+        return None
+    words = ("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    return next(iter(done.stdout.split()), None) if done.returncode == 0 else None
 
 
 def _cpu() -> str:
