@@ -137,7 +137,7 @@ def _captured(way: Way) -> Way:
 
 def seconds(way: Way, fresh: Tensor, calls: int, *, waited: bool) -> float:
     """Of a call, its input copied into place; each ``waited`` for by itself, or all of them at the end."""
-    wait = torch.cuda.synchronize if fresh.is_cuda else (lambda: None)
+    wait: Callable[[], object] = torch.cuda.synchronize if fresh.is_cuda else (lambda: None)
     wait()
     started = time.perf_counter()
     for _ in range(calls):

@@ -42,7 +42,7 @@ def _speed_of(method: str, arguments: argparse.Namespace) -> dict[str, Any]:
             f"{engine} {precision} x {batch}": {"engine": engine, "precision": precision, "batch": batch}
             for (engine, precision), batch in product(engines, arguments.batch)
         }
-        references = {
+        references: dict[str, Callable[[], Any]] = {
             REFERENCE: partial(_ask, theirs, what="reference", tf32=True),
             EXACT: partial(_ask, theirs, what="reference", tf32=False),
         }

@@ -128,6 +128,31 @@ class Emitter:
             rows = [self.builder.shuffle_vector(*pair, half) for pair in pairs for half in halves]
         return rows
 
+    def in_groups(self, address: Any, inputs: int, outputs: int) -> list[Any]:
+        """For each of a group's inputs a vector that holds it once for each of the group's outputs, group by group."""
+        read = self.lanes // outputs * inputs
+        width = min(read, self.lanes)
+        kind = ir.VectorType(FLOAT, width)
+        parts = [
+            self.builder.load(self.at(address, self.number(begin)), typ=kind, align=4)
+            for begin in range(0, read, width)
+        ]
+        pair = parts[0], (parts[1] if len(parts) == 2 else ir.Constant(kind, ir.Undefined))
+        places = [[lane // outputs * inputs + index for lane in range(self.lanes)] for index in range(inputs)]
+        return [
+            self.builder.shuffle_vector(*pair, ir.Constant(ir.VectorType(_INDEX, self.lanes), each)) for each in places
+        ]
+
+    def position(self, arguments: Mapping[str, Any], row: Any, col: Any) -> Any:
+        """The address of a position's channels in a map, or zeros where tables of offsets say that it has none.
+
+        ``arguments``: "image", "rows", "cols" and "zeros", by name.
+        """
+        b = self.builder
+        down, along = self.entry(arguments["rows"], row), self.entry(arguments["cols"], col)
+        none = b.icmp_signed("<", b.or_(down, along), self.number(0))
+        return b.select(none, arguments["zeros"], self.at(arguments["image"], b.add(down, along)))
+
     def copy(self, source: Any, target: Any, floats: Any) -> None:
         """So many floats, to where nothing of them stands."""
         kind = ir.FunctionType(ir.VoidType(), [POINTER, POINTER, INT, ir.IntType(1)])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from urst_tiles.engines.llvm import nested
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.machine import Program, processor, translated
 from urst_tiles.engines.llvm.maps import Map, Padding, Table, offsets, sources
+from urst_tiles.engines.llvm.nested import program
+from urst_tiles.engines.llvm.nested_shape import ARGUMENTS, PART, PRODUCTS, SIDE, Shape
 from urst_tiles.engines.llvm.transforms import parted_kernels
 from urst_tiles.engines.llvm.workshop import Workshop
 
@@ -38,9 +39,7 @@ class Nested(Convolution):
         outputs, inputs, taps = weight.shape[:3]
         super().__init__(inputs, outputs, relu=relu)
         found = processor()
-        self._shape = nested.Shape(
-            -(-taps // nested.PART), inputs, outputs, found.lanes, found.sums, found.vectors(outputs)
-        )
+        self._shape = Shape(-(-taps // PART), inputs, outputs, found.lanes, found.sums, found.vectors(outputs))
         self._weight: Map | None = weight
         self._bias = np.ascontiguousarray(bias, np.float32)
         self._taps, self._padding = taps, padding
@@ -49,7 +48,7 @@ class Nested(Convolution):
     @property
     def nbytes(self) -> int:
         shape = self._shape
-        return 4 * nested.PRODUCTS * shape.parts**2 * shape.inputs * shape.outputs
+        return 4 * PRODUCTS * shape.parts**2 * shape.inputs * shape.outputs
 
     @property
     def scratch(self) -> int:
@@ -60,11 +59,11 @@ class Nested(Convolution):
         return [self._shape.values, self._shape.sums, self._shape.pieces, self._shape.outputs]
 
     def _make(self) -> tuple[Program, Map]:
-        program = translated(nested.program, self._shape, tuple(nested.ARGUMENTS.values()))
+        made = translated(program, self._shape, tuple(ARGUMENTS.values()))
         weight, self._weight = self._weight, None
         if weight is None:
             raise RuntimeError("the kernels have been made already")
-        return program, self._ordered(weight)
+        return made, self._ordered(weight)
 
     def _ordered(self, weight: Map) -> Map:
         """The kernels at the points, in the order in which they are read."""
@@ -82,11 +81,11 @@ class Nested(Convolution):
         if residual is not None:
             raise ValueError("nothing is added to such a convolution's result")
         high, wide = self._inner(*image.shape[:2])
-        down, across = -(-high // nested.PART), -(-wide // nested.PART)
+        down, across = -(-high // PART), -(-wide // PART)
         rows, cols = self._reads(image, down, across)
         begin = result[self.margin.top :, self.margin.left :]
         floats = self._scratch
-        program, kernels = self.ready()
+        made, kernels = self.ready()
         fixed = [each.ctypes.data for each in (image, rows, cols, self._zeros, kernels, self._bias, begin)]
         numbers = (across, high, wide, result.shape[1] * self.depth, int(self._relu))
 
@@ -94,7 +93,7 @@ class Nested(Convolution):
             with workshop.scratch(self.scratch) as memory:
                 values, sums, pieces, nowhere = np.split(memory, np.cumsum(floats[:-1]))
                 places = [each.ctypes.data for each in (nowhere, values, sums, pieces)]
-                program(*fixed, *places, first, last, *numbers)
+                made(*fixed, *places, first, last, *numbers)
 
         workshop.share(work, down)
 
@@ -102,8 +101,8 @@ class Nested(Convolution):
         """Where the padded map's rows and columns stand in the map; of columns as many as are looked at."""
         height, width = image.shape[:2]
         shape, pad = self._shape, self._padding
-        more = nested.PART * (shape.parts - 1) + nested.SIDE
+        more = PART * (shape.parts - 1) + SIDE
         chunks = -(-across // shape.chunk) * shape.chunk
-        rows = sources(nested.PART * down + more, pad.top, height, pad.mode)
-        cols = sources(nested.PART * (chunks + shape.columns) + more, pad.left, width, pad.mode)
+        rows = sources(PART * down + more, pad.top, height, pad.mode)
+        cols = sources(PART * (chunks + shape.columns) + more, pad.left, width, pad.mode)
         return offsets(rows, width * self.inputs), offsets(cols, self.inputs)

@@ -14,6 +14,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd
+from urst_tiles.engines.llvm.groups import Grouped, fills_vectors
 from urst_tiles.engines.llvm.large import Nested, gains_by_parts
 from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Shuffled, Writing
 from urst_tiles.engines.llvm.maps import Map, Padding
@@ -62,27 +63,29 @@ def convolve(net: GraphModule, minimum: int, stride: int, workshop: Workshop) ->
 @dataclass(frozen=True, slots=True)
 class _Found:
     """[pad →] conv [→ + residual] [→ relu] [→ interleave | → pool], as found in a graph: ``chain`` is these nodes. Or,
-    in parts: [pad →] conv [→ shuffle] [→ relu]; the layer is what conv and shuffle are together."""
+    in parts: [pad →] conv [→ shuffle] [→ relu], whose layer is what conv and shuffle are together; or, in groups:
+    [pad →] conv [→ relu]."""
 
     chain: tuple[Node, ...]
     layer: nn.Conv2d
-    residual: Node | None
+    way: Literal["direct", "winograd", "in parts", "in groups"]
     relu: bool
-    winograd: bool
-    phases: Literal[1, 4]
-    pooled: bool
-    parts: bool = False
+    residual: Node | None = None
+    phases: Literal[1, 4] = 1
+    pooled: bool = False
 
     @property
     def pads(self) -> bool:
         """Whether the convolution pads its map itself."""
-        return self.winograd or self.parts
+        return self.way != "direct"
 
 
 def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set[Node]) -> _Found | None:
     layer = module_of(net, node)
     if not isinstance(layer, nn.Conv2d) or not _plain(layer):
         return None
+    if layer.groups > 1:
+        return _find_grouped(net, node, layer)
     if (found := _find_large(net, node, layer)) is not None:
         return found
     chain, residual = [node], None
@@ -102,7 +105,9 @@ def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set
         chain.append(join)
     if winograd:
         chain = _with_pad(net, chain, layer)
-    return _Found(tuple(chain), layer, residual, relu is not None, winograd, cast("Literal[1, 4]", phases), pooled)
+    way: Literal["winograd", "direct"] = "winograd" if winograd else "direct"
+    phased = cast("Literal[1, 4]", phases)
+    return _Found(tuple(chain), layer, way, relu is not None, residual, phased, pooled)
 
 
 def _find_large(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None:
@@ -117,11 +122,21 @@ def _find_large(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None
     high, wide = layer.kernel_size
     if high != wide or layer.stride != (1, 1) or not gains_by_parts(layer.in_channels, layer.out_channels, high):
         return None
+    return _with_neighbours(net, chain, layer, "in parts")
+
+
+def _find_grouped(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None:
+    return _with_neighbours(net, [node], layer, "in groups") if fills_vectors(layer) else None
+
+
+def _with_neighbours(
+    net: GraphModule, chain: list[Node], layer: nn.Conv2d, way: Literal["in parts", "in groups"]
+) -> _Found:
+    """These nodes, a pad before them and a ReLU after."""
     relu = _relu_after(net, chain[-1])
     if relu is not None:
-        chain.append(relu)
-    chain = _with_pad(net, chain, layer)
-    return _Found(tuple(chain), layer, None, relu is not None, winograd=False, phases=1, pooled=False, parts=True)
+        chain = [*chain, relu]
+    return _Found(tuple(_with_pad(net, chain, layer)), layer, way, relu is not None)
 
 
 def _with_pad(net: GraphModule, chain: list[Node], layer: nn.Conv2d) -> list[Node]:
@@ -131,7 +146,7 @@ def _with_pad(net: GraphModule, chain: list[Node], layer: nn.Conv2d) -> list[Nod
 
 
 def _plain(layer: nn.Conv2d) -> bool:
-    whole = layer.dilation == (1, 1) and layer.groups == 1 and layer.weight.dtype == torch.float32
+    whole = layer.dilation == (1, 1) and layer.weight.dtype == torch.float32
     return whole and layer.padding_mode == "zeros" and isinstance(layer.padding, tuple)
 
 
@@ -187,13 +202,15 @@ def _convolution(net: GraphModule, found: _Found) -> Convolution:
     layer = found.layer
     weight = _numbers(layer.weight)
     bias = _numbers(torch.zeros(layer.out_channels) if layer.bias is None else layer.bias)
+    step = cast("tuple[int, int]", layer.stride)
     if not found.pads:
-        step = cast("tuple[int, int]", layer.stride)
         return Direct(weight, bias, step, relu=found.relu, adds=found.residual is not None)
     first = module_of(net, found.chain[0])
     padding = _padding(first if type(first) in _PADS else layer)
-    if found.parts:
+    if found.way == "in parts":
         return Nested(weight, bias, padding, relu=found.relu)
+    if found.way == "in groups":
+        return Grouped(weight, bias, layer.groups, step, padding, relu=found.relu)
     return Winograd(weight, bias, padding, relu=found.relu, phases=found.phases, pooled=found.pooled)
 
 
