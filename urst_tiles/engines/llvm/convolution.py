@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
 
 from urst_tiles.engines.llvm import direct, winograd
 from urst_tiles.engines.llvm.machine import Program, processor, translated
-from urst_tiles.engines.llvm.maps import NO_PADDING, Map, Padding, Table, check_map, fill_margin, offsets, sources
+from urst_tiles.engines.llvm.maps import (
+    NO_PADDING,
+    SIZES,
+    Map,
+    Padding,
+    Table,
+    check_map,
+    fill_margin,
+    offsets,
+    sources,
+)
 from urst_tiles.engines.llvm.transforms import SIDE, results, transformed_kernels
 from urst_tiles.engines.llvm.workshop import Workshop
 
@@ -136,6 +147,7 @@ class Winograd(Convolution):
         widest = max(inputs, outputs)
         self._room = found.sums * -(-widest // _CACHED_CHANNELS)
         self._zeros = np.zeros(widest, np.float32)
+        self._tables = lru_cache(SIZES)(self._find_tables)
 
     @property
     def nbytes(self) -> int:
@@ -166,10 +178,7 @@ class Winograd(Convolution):
         height, width = image.shape[:2]
         high, wide = self._positions(height, width)
         down, across = -(-high // self._step), -(-wide // self._step)
-        reads = self._reads(height, width, down, across)
-        inner = self._inner(height, width)
-        writes = self._writes(down, across, inner, result.shape[1], self.margin)
-        added = self._writes(down, across, inner, inner[1], NO_PADDING)
+        reads, writes, added = self._tables(height, width, self.margin)
         floats = self._scratch
         program, kernels = self.ready()
         numbers = (across, down, self.inputs, self._outputs, self._phases, self._room, int(self._relu))
@@ -184,6 +193,18 @@ class Winograd(Convolution):
                 program(*fixed, *places, first, last, *numbers)
 
         workshop.share(work, down * across, self._room)
+
+    def _find_tables(self, height: int, width: int, margin: Padding) -> tuple[tuple[Table, Table], ...]:
+        """For a map of this size: where tiles read, where they write, and where what is added to that stands."""
+        high, wide = self._positions(height, width)
+        down, across = -(-high // self._step), -(-wide // self._step)
+        inner = self._inner(height, width)
+        line = margin.around(*inner)[1]
+        return (
+            self._reads(height, width, down, across),
+            self._writes(down, across, inner, line, margin),
+            self._writes(down, across, inner, inner[1], NO_PADDING),
+        )
 
     def _positions(self, height: int, width: int) -> tuple[int, int]:
         """Of the kernel on the padded map."""

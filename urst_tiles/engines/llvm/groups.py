@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from torch import nn
 
 from urst_tiles.engines.llvm import grouped
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.machine import Program, processor, translated
-from urst_tiles.engines.llvm.maps import Map, Padding, offsets, sources
+from urst_tiles.engines.llvm.maps import SIZES, Map, Padding, Table, offsets, sources
 from urst_tiles.engines.llvm.workshop import Workshop
 
 __all__ = ["Grouped", "fills_vectors"]
@@ -44,6 +46,7 @@ class Grouped(Convolution):
             weight.reshape(outputs // lanes, lanes, inputs, height, width).transpose(0, 3, 4, 2, 1), np.float32
         )
         self._zeros = np.zeros(self.inputs, np.float32)
+        self._reads = lru_cache(SIZES)(self._find_reads)
 
     @property
     def nbytes(self) -> int:
@@ -64,10 +67,7 @@ class Grouped(Convolution):
         if residual is not None:
             raise ValueError("nothing is added to such a convolution's result")
         height, width = image.shape[:2]
-        pad = self._padding
-        high, wide = pad.around(height, width)
-        rows = offsets(sources(high, pad.top, height, pad.mode), width * self.inputs)
-        cols = offsets(sources(wide, pad.left, width, pad.mode), self.inputs)
+        rows, cols = self._reads(height, width)
         begin = result[self.margin.top :, self.margin.left :]
         program, kernels = self.ready()
         down, across = self._inner(height, width)
@@ -78,3 +78,10 @@ class Grouped(Convolution):
             program(*places, first, last, across, line, int(self._relu))
 
         workshop.share(work, down)
+
+    def _find_reads(self, height: int, width: int) -> tuple[Table, Table]:
+        """Where the padded map's rows and columns stand in the map."""
+        pad = self._padding
+        high, wide = pad.around(height, width)
+        rows, cols = sources(high, pad.top, height, pad.mode), sources(wide, pad.left, width, pad.mode)
+        return offsets(rows, width * self.inputs), offsets(cols, self.inputs)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.machine import Program, processor, translated
-from urst_tiles.engines.llvm.maps import Map, Padding, Table, offsets, sources
+from urst_tiles.engines.llvm.maps import SIZES, Map, Padding, Table, offsets, sources
 from urst_tiles.engines.llvm.nested import program
 from urst_tiles.engines.llvm.nested_shape import ARGUMENTS, PART, PRODUCTS, SIDE, Shape
 from urst_tiles.engines.llvm.transforms import parted_kernels
@@ -44,6 +46,7 @@ class Nested(Convolution):
         self._bias = np.ascontiguousarray(bias, np.float32)
         self._taps, self._padding = taps, padding
         self._zeros = np.zeros(inputs, np.float32)
+        self._reads = lru_cache(SIZES)(self._find_reads)
 
     @property
     def nbytes(self) -> int:
@@ -80,9 +83,10 @@ class Nested(Convolution):
     def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None:
         if residual is not None:
             raise ValueError("nothing is added to such a convolution's result")
-        high, wide = self._inner(*image.shape[:2])
+        height, width = image.shape[:2]
+        high, wide = self._inner(height, width)
         down, across = -(-high // PART), -(-wide // PART)
-        rows, cols = self._reads(image, down, across)
+        rows, cols = self._reads(height, width)
         begin = result[self.margin.top :, self.margin.left :]
         floats = self._scratch
         made, kernels = self.ready()
@@ -97,10 +101,10 @@ class Nested(Convolution):
 
         workshop.share(work, down)
 
-    def _reads(self, image: Map, down: int, across: int) -> tuple[Table, Table]:
+    def _find_reads(self, height: int, width: int) -> tuple[Table, Table]:
         """Where the padded map's rows and columns stand in the map; of columns as many as are looked at."""
-        height, width = image.shape[:2]
         shape, pad = self._shape, self._padding
+        down, across = (-(-side // PART) for side in self._inner(height, width))
         more = PART * (shape.parts - 1) + SIDE
         chunks = -(-across // shape.chunk) * shape.chunk
         rows = sources(PART * down + more, pad.top, height, pad.mode)

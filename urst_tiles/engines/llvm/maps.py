@@ -8,7 +8,7 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NO_PADDING", "Map", "Padding", "Table", "check_map", "fill_margin", "offsets", "sources"]
+__all__ = ["NO_PADDING", "SIZES", "Map", "Padding", "Table", "check_map", "fill_margin", "offsets", "sources"]
 
 Map = NDArray[np.float32]
 Table = NDArray[np.int64]
@@ -30,6 +30,9 @@ class Padding:
 
 
 NO_PADDING = Padding()
+
+SIZES = 64
+"""Of maps that something is remembered for: windows come in up to nine sizes, and batches in some."""
 
 
 def sources(count: int, before: int, length: int, mode: str) -> Table:

@@ -20,6 +20,7 @@ from torch.fx import GraphModule, Interpreter, Node
 
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.layers import Writing
+from urst_tiles.engines.llvm.maps import SIZES
 from urst_tiles.networks.graphs import module_of
 
 __all__ = ["Plan", "Schedule"]
@@ -28,8 +29,6 @@ _IMAGE = "placeholder"
 """What torch.fx calls a graph's input."""
 _LINE = 16
 """Floats of a line of the processor's cache, where each map begins."""
-_SIZES = 64
-"""Plans that are kept: windows come in up to nine sizes, and batches in some."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +67,7 @@ class Schedule:
         self.kernels = sum(each.nbytes for each in convolutions)
         self.scratch = 4 * max((each.scratch for each in convolutions), default=0)
         self._convolutions = convolutions
-        self._planned = lru_cache(_SIZES)(self._plan)
+        self._planned = lru_cache(SIZES)(self._plan)
 
     def plan(self, count: int, height: int, width: int) -> Plan:
         """For so many images of one size, in pixels; multiples of the network's stride."""
