@@ -24,7 +24,7 @@ from urst_tiles.engines.llvm import UntranslatedError, known_processor, machine
 from urst_tiles.engines.llvm import convolution as convolution_module
 from urst_tiles.engines.llvm.convolution import Winograd
 from urst_tiles.engines.llvm.large import Nested
-from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Writing
+from urst_tiles.engines.llvm.layers import Convolved, Doubled, Interpolated, Padded, Scaled, Writing
 from urst_tiles.engines.llvm.maps import Padding
 from urst_tiles.engines.llvm_engine import LLVMEngine, schedule_of
 from urst_tiles.errors import InputError, NetworkError
@@ -44,6 +44,7 @@ pytestmark = pytest.mark.skipif(known_processor() is None, reason="no vectors th
         (Padded(Padding(2, 1, 0, 3, "replicate")), nn.ReplicationPad2d((2, 1, 0, 3))),
         (Padded(Padding(2, 1, 0, 3)), nn.ZeroPad2d((2, 1, 0, 3))),
         (Doubled(), nn.Upsample(scale_factor=2)),
+        (Interpolated(), nn.Upsample(scale_factor=2, mode="bilinear")),
     ],
 )
 def test_layers_that_write_are_pytorchs(ours: Writing, theirs: nn.Module) -> None:

@@ -13,7 +13,7 @@ from urst_tiles.engines.llvm.maps import Map, Padding, fill_margin
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.normalization import Leaf
 
-__all__ = ["Convolved", "Doubled", "Padded", "Scaled", "Shuffled", "Writing"]
+__all__ = ["Convolved", "Doubled", "Interpolated", "Padded", "Scaled", "Shuffled", "Writing"]
 
 
 class Writing(Leaf):
@@ -89,6 +89,15 @@ class Doubled(Writing):
         for row in (0, 1):
             for col in (0, 1):
                 result[:, row::2, col::2] = images[0]
+
+
+class Interpolated(Doubled):
+    """Twice as high and wide, as PyTorch interpolates bilinearly."""
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        sides = list(result.shape[1:3])
+        seen, into = (each.permute(0, 3, 1, 2) for each in (images[0], result))
+        torch.ops.aten.upsample_bilinear2d.out(seen, sides, False, 2.0, 2.0, out=into)  # noqa: FBT003
 
 
 class Shuffled(Writing):

@@ -16,7 +16,7 @@ from torch.nn import functional
 from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd
 from urst_tiles.engines.llvm.groups import Grouped, fills_vectors
 from urst_tiles.engines.llvm.large import Nested, gains_by_parts
-from urst_tiles.engines.llvm.layers import Convolved, Doubled, Padded, Scaled, Shuffled, Writing
+from urst_tiles.engines.llvm.layers import Convolved, Doubled, Interpolated, Padded, Scaled, Shuffled, Writing
 from urst_tiles.engines.llvm.maps import Map, Padding
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.graphs import input_of, module_of, remove, shapes
@@ -29,6 +29,7 @@ __all__ = ["convolve"]
 _PADS: Mapping[type[nn.Module], Literal["zeros", "reflect", "replicate"]] = MappingProxyType(
     {nn.ReflectionPad2d: "reflect", nn.ReplicationPad2d: "replicate", nn.ZeroPad2d: "zeros"}
 )
+_DOUBLED: Mapping[str, type[Writing]] = MappingProxyType({"nearest": Doubled, "bilinear": Interpolated})
 _ADDS = (operator.add, operator.iadd, torch.add)
 _RELUS = (functional.relu, torch.relu, torch.relu_)
 
@@ -239,8 +240,10 @@ def _write_ourselves(net: GraphModule, node: Node) -> None:
     ours: Writing
     if type(layer) in _PADS:
         ours = Padded(_padding(layer))
-    elif isinstance(layer, nn.Upsample) and layer.mode == "nearest" and layer.scale_factor in (2.0, (2.0, 2.0)):
-        ours = Doubled()
+    elif isinstance(layer, nn.Upsample) and layer.scale_factor in (2.0, (2.0, 2.0)) and layer.mode in _DOUBLED:
+        if layer.align_corners:
+            return
+        ours = _DOUBLED[layer.mode]()
     elif isinstance(layer, Shuffle):
         ours = Shuffled()
     elif isinstance(layer, ChannelAffine):
