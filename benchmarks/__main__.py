@@ -78,6 +78,7 @@ BENCHMARKS = (
     Benchmark("workers", 8, quick="--megapixels 0.3 --repetitions 1"),
     Benchmark("codecs", 3, quick="--side 952 --repetitions 1"),
     Benchmark("windows", 3, quick="--windows 256 --repetitions 1"),
+    Benchmark("ways", 2, quick="--methods style --window 256 --repetitions 1"),
     Benchmark("huge_pages", 3, quick="--repetitions 1"),
     Benchmark("plan_scale", 2, quick="--no-trial"),
     Benchmark("allocator", 2),

@@ -96,9 +96,13 @@ def _driver() -> str | None:
 
 
 def _cpu() -> str:
+    """Its name, with family and model where a name is that of many: "AMD EPYC (family 25, model 17)"."""
     info = Path("/proc/cpuinfo")
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor()
+    if not info.exists():
+        return platform.processor()
+    pairs = (line.partition(":") for line in reversed(info.read_text().splitlines()))
+    facts = {key.strip(): value.strip() for key, _, value in pairs}  # of the first processor
+    if "model name" not in facts:
+        return platform.processor()
+    which = ", ".join(f"{kind.split()[-1]} {facts[kind]}" for kind in ("cpu family", "model") if kind in facts)
+    return facts["model name"] + (f" ({which})" if which else "")
