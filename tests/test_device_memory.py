@@ -111,6 +111,30 @@ def test_one_window_that_does_not_fit_is_said_in_one_line() -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "words", ["input tensor must fit into 32-bit index math", "upsample only supports less than INT_MAX elements, but"]
+)
+def test_maps_of_too_many_values_are_halved_too(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, refused = TorchEngine._run, 2
+
+    def counted(self: TorchEngine, given: Any) -> Any:
+        if len(given) >= refused:
+            raise RuntimeError(words)
+        return run(self, given)
+
+    monkeypatch.setattr(TorchEngine, "_run", counted)
+    engine, small = engine_with(8)
+    assert np.array_equal(engine.run(windows(5)), engine_with(8)[0].run(windows(5)))
+    assert set(small.seen) == {1}
+    assert engine.limit == 1
+    refused = 1
+    # True in this case too: it is not the memory that is short.
+    with pytest.raises(
+        DeviceMemoryError, match=r"one window of 32 x 24 px makes a .* of 2\^31 values or more.* on cpu;"
+    ):
+        engine.run(windows(1))
+
+
 def test_other_errors_are_not_taken_for_it() -> None:
     engine, small = engine_with(3, error=ValueError)
     with pytest.raises(ValueError, match="CUDA out of memory"):
@@ -160,7 +184,7 @@ def test_a_run_goes_on_with_fewer_windows_and_says_so(tmp_path: Path, monkeypatc
     report = stylize(source, tmp_path / "parts.zarr", **options)
     assert tree(tmp_path / "whole.zarr") == tree(tmp_path / "parts.zarr")
     assert report.batch == 1
-    assert "the GPU's memory ran out at 4 windows a call; 1 was run at a time" in report.notes
+    assert "4 windows a call were too much for the GPU; 1 was run at a time" in report.notes
 
 
 def test_the_limit_reaches_the_engine_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,6 +196,16 @@ def test_the_limit_reaches_the_engine_of_a_run(tmp_path: Path, monkeypatch: pyte
     assert "the run is on a CPU: the budget of a GPU decides nothing" in report.notes
     assert report.device_peak is None
     assert report.device_estimate is None
+
+
+def test_an_engine_without_a_limit_takes_the_last_ones_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits: list[int | None] = []
+    monkeypatch.setattr("urst_tiles.engines.torch.limit_bytes", lambda _device, budget: limits.append(budget))
+    network = load_network("identity")
+    frozen = network.freeze(network.neutral_statistics)
+    TorchEngine(frozen, device="cpu", device_memory=GIB)
+    TorchEngine(frozen, device="cpu")
+    assert limits == [GIB, None]
 
 
 # ---- planning, with a GPU that only says how much is free
@@ -319,7 +353,8 @@ def test_a_limit_leaves_the_context_out(monkeypatch: pytest.MonkeyPatch) -> None
     devices.limit_bytes(cuda, 8 * GIB)
     devices.limit_bytes(torch.device("cuda", 1), 100 * GIB)
     devices.limit_bytes(cuda, MIB)
-    assert asked == [((8 * GIB - devices.CONTEXT) / (16 * GIB), 3), (1.0, 1), (0.0, 3)]
+    devices.limit_bytes(cuda, None)
+    assert asked == [((8 * GIB - devices.CONTEXT) / (16 * GIB), 3), (1.0, 1), (0.0, 3), (1.0, 3)]
     assert devices.free_bytes(cuda) == 11 * GIB + devices.CONTEXT
     assert devices.peak_bytes(cuda) == 2 * GIB
 
@@ -331,6 +366,7 @@ def test_a_cpu_is_asked_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert devices.free_bytes(cpu) is None
     assert devices.peak_bytes(cpu) is None
     devices.limit_bytes(cpu, 1)
+    devices.limit_bytes(cpu, None)
     devices.release_cache(cpu)
 
 

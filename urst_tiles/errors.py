@@ -49,7 +49,7 @@ class WorkerError(UrstTilesError):
 
 
 class DeviceMemoryError(UrstTilesError):
-    """A GPU's memory does not hold the network and one window."""
+    """The network and one window are too much for a GPU: for its memory, or for what it counts in 32 bits."""
 
 
 class RunStopped(UrstTilesError):  # noqa: N818  (not an error: what was asked for)

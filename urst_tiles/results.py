@@ -78,7 +78,7 @@ def make_report(
     batch = tally.batch
     if 0 < batch < run.plan.batch:
         were = "was" if batch == 1 else "were"
-        notes.append(f"the GPU's memory ran out at {run.plan.batch} windows a call; {batch} {were} run at a time")
+        notes.append(f"{run.plan.batch} windows a call were too much for the GPU; {batch} {were} run at a time")
     if run.statistics.degenerate:
         notes.append(
             "the thumbnail is nearly blank: the statistics of "

@@ -43,7 +43,7 @@ class ShardReport:
     empty: bool = False
     # nothing was run and nothing was written: all is transparent and 0, as the store reads where nothing stands
     batch: int = 0
-    # windows run at a time in the end: fewer than asked for where a GPU's memory ran out; 0 where none were run
+    # windows run at a time in the end: fewer than asked for where those were too much for a GPU; 0 where none were run
     device_peak: int = 0
     # the most bytes of a GPU that the worker has held so far, CUDA's own context left out
     process: int = 0

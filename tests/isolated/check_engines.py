@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,7 +19,6 @@ from urst_tiles.engines import TorchEngine, make_engine
 from urst_tiles.engines import choosing as choosing_module
 from urst_tiles.engines.choosing import PAYS, suitable, why_not
 from urst_tiles.engines.compiling import check_compiler
-from urst_tiles.engines.cuda import SLOTS, Pipeline
 from urst_tiles.engines.llvm import Processor
 from urst_tiles.engines.openvino import OpenVINOEngine, is_installed
 from urst_tiles.errors import InputError, NetworkError, RunMismatchError, RunStopped
@@ -188,9 +184,6 @@ def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("urst_tiles.engines.compiling.shutil.which", lambda _name: None)
     with pytest.raises(InputError, match=r"needs a C\+\+ compiler"):
         make_engine(frozen_of("identity"), engine="compile", device="cpu")
-    monkeypatch.setattr("urst_tiles.engines.compiling.importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(InputError, match="needs Triton"):
-        check_compiler(torch.device("cuda"))
     with pytest.raises(InputError, match="'tensorrt' is unknown"):
         make_engine(frozen_of("identity"), engine="tensorrt")
     with pytest.raises(InputError, match="engine 'tensorrt' is unknown"):
@@ -300,106 +293,3 @@ def test_torch_compile_gives_the_same_pixels() -> None:
     wanted = TorchEngine(frozen, device="cpu").run(given)
     assert len(np.unique(wanted)) > 50  # a picture, not a plane
     assert off(engine.run(given), wanted) <= 1
-
-
-# ---- a GPU's streams, with ones that only take note
-
-
-class Streams:
-    """Stands for torch.cuda: what was done on which stream, in order."""
-
-    def __init__(self) -> None:
-        self.log: list[tuple[str, ...]] = []
-        self.names = iter(("arriving", "computing", "leaving"))
-        self.current = threading.local()
-
-    def Stream(self, _device: object) -> Any:  # noqa: N802  (torch's name)
-        name, events = next(self.names), count()
-
-        def record() -> Any:
-            event = f"{name} {next(events)}"
-            self.log.append(("record", name, event))
-            return SimpleNamespace(name=event, synchronize=lambda: self.log.append(("host waits", event)))
-
-        return SimpleNamespace(
-            name=name,
-            record_event=record,
-            wait_event=lambda event: self.log.append(("wait", name, event.name)),
-            synchronize=lambda: self.log.append(("host waits", name)),
-        )
-
-    def use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        plain = torch.empty
-        fake = SimpleNamespace(
-            Stream=self.Stream,
-            stream=lambda _stream: nullcontext(),
-            device=lambda _device: nullcontext(),
-            synchronize=lambda _device: None,
-        )
-        monkeypatch.setattr("urst_tiles.engines.cuda.torch.cuda", fake)
-        monkeypatch.setattr(
-            "urst_tiles.engines.cuda.torch.empty",
-            lambda *sizes, pin_memory=False, **options: plain(*sizes, **options),
-        )
-        monkeypatch.setattr(Tensor, "record_stream", lambda _self, stream: self.log.append(("holds", stream.name)))
-
-
-def turned(levels: Tensor) -> Tensor:
-    return (255 - levels.permute(0, 3, 1, 2)).contiguous()
-
-
-def test_each_stream_waits_for_the_one_before_and_the_host_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = Streams()
-    streams.use(monkeypatch)
-    given = windows(2, 6, 8)
-    found = Pipeline(torch.device("cpu"), turned)(given)
-    assert np.array_equal(found, 255 - given.transpose(0, 3, 1, 2))
-    assert streams.log == [
-        ("record", "arriving", "arriving 0"),
-        ("wait", "computing", "arriving 0"),
-        ("holds", "computing"),
-        ("record", "computing", "computing 0"),
-        ("wait", "leaving", "computing 0"),
-        ("holds", "leaving"),
-        ("record", "leaving", "leaving 0"),
-        ("host waits", "leaving 0"),
-    ]
-
-
-def test_every_thread_gets_its_own_windows_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    Streams().use(monkeypatch)
-    pipeline = Pipeline(torch.device("cpu"), turned)
-    given = [windows(1 + number % 3, 6 + number, 8) for number in range(12)]
-    with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(pipeline, given))
-    for one, result in zip(given, found, strict=True):
-        assert np.array_equal(result, 255 - one.transpose(0, 3, 1, 2))
-
-
-def test_a_batch_that_fails_leaves_its_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    streams = Streams()
-    streams.use(monkeypatch)
-
-    def refuse(levels: Tensor) -> Tensor:
-        if len(levels) > 1:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return turned(levels)
-
-    pipeline = Pipeline(torch.device("cpu"), refuse)
-    for _ in range(2 * SLOTS):
-        with pytest.raises(torch.OutOfMemoryError):
-            pipeline(windows(2, 6, 8))
-        assert streams.log[-1] == ("host waits", "arriving")
-    assert pipeline(windows(1, 6, 8)).shape == (1, 3, 6, 8)
-
-
-@pytest.mark.parametrize(("precision", "allowed"), [("float32", False), ("tf32", True), ("bfloat16", False)])
-def test_float32_is_float32_on_a_gpu(precision: Any, allowed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = TorchEngine(frozen_of("identity"), device="cpu", precision=precision)
-    monkeypatch.setattr(engine, "_device", torch.device("cuda"))
-    before = torch.backends.cudnn.allow_tf32
-    with engine._exact_products():
-        assert torch.backends.cudnn.allow_tf32 is allowed
-        assert torch.backends.cudnn.enabled
-        assert torch.backends.cudnn.deterministic
-    assert torch.backends.cudnn.allow_tf32 is before

@@ -19,7 +19,7 @@ class Engine(Protocol):
 
     @property
     def limit(self) -> int | None:
-        """The most windows that are run at a time since memory ran out with more; None: it never did."""
+        """The most windows that are run at a time since more were too much for a GPU; None: they never were."""
         ...
 
     @property

@@ -21,6 +21,10 @@ __all__ = ["SLOTS", "Pipeline"]
 SLOTS = 2
 """Batches on their way at a time: one that is computed, one that arrives or leaves."""
 
+_ONE_AT_A_TIME = threading.Lock()
+"""Of all pipelines of a process: what computes may set flags that are the whole process's, as cuDNN's are, and they
+must stay until its last kernel has been chosen."""
+
 
 class Pipeline:
     """Levels in, levels out.
@@ -28,12 +32,11 @@ class Pipeline:
     Parameters:
         device: the GPU.
         compute: (N, H, W, 3) levels on the device → (N, 3, H, W) levels on the device, in one piece; called by one
-            thread at a time, and what it starts goes to one stream.
+            thread of the process at a time, and what it starts goes to one stream.
     """
 
     def __init__(self, device: torch.device, compute: Callable[[Tensor], Tensor]) -> None:
         self._device, self._compute = device, compute
-        self._lock = threading.Lock()
         self._arriving, self._computing, self._leaving = (_stream(device) for _ in range(3))
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
         for _ in range(SLOTS):
@@ -47,7 +50,7 @@ class Pipeline:
         try:
             given = slot.given.hold(torch.from_numpy(windows))
             try:
-                with self._lock, torch.cuda.device(self._device):
+                with _ONE_AT_A_TIME, torch.cuda.device(self._device):
                     result, left = self._start(slot, given)
                 left.synchronize()
             except BaseException:
@@ -75,7 +78,10 @@ class Pipeline:
         with torch.cuda.stream(self._leaving):
             made.record_stream(self._leaving)
             result = slot.result.hold(made)
-            return result, self._leaving.record_event()
+            # The host waits for this one. Waiting for a plain event takes a core, which reading and encoding want.
+            left = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            self._leaving.record_event(left)
+            return result, left
 
 
 def _stream(device: torch.device) -> torch.cuda.Stream:

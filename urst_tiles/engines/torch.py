@@ -3,32 +3,46 @@
 Whole levels cross the bus (uint8 is a quarter of float32); scaling to [0, 1], the network and rounding back happen on
 the device.
 
-When a GPU's memory runs out, half as many windows are run at a time from then on; nothing is lost, as a window's result
-is its own.
+When a call is too much for a GPU, half as many windows are run at a time from then on; nothing is lost, as a window's
+result is its own.
 """
 
 from __future__ import annotations
 
-import contextlib
+import copy
 import threading
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Literal, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.fx import GraphModule
 
-from urst_tiles.engines.compiling import compiled
+from urst_tiles.engines.compiling import check_compiler, compiled
 from urst_tiles.engines.cuda import Pipeline
-from urst_tiles.engines.devices import choose_device, is_out_of_memory, limit_bytes, peak_bytes, release_cache
+from urst_tiles.engines.devices import (
+    choose_device,
+    exact_products,
+    is_out_of_memory,
+    limit_bytes,
+    peak_bytes,
+    release_cache,
+    why_too_much,
+)
 from urst_tiles.errors import DeviceMemoryError
-from urst_tiles.networks.base import FrozenNetwork
+from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
+from urst_tiles.networks.graphs import Convolution, module_of
 from urst_tiles.sources.base import Pixels
 
 __all__ = ["Precision", "TorchEngine", "choose_device", "describe"]
 
 Precision = Literal["auto", "float32", "tf32", "bfloat16", "float16"]
-"""Of the arithmetic. "auto" is float32. "tf32" is a GPU's: 10 bits in a convolution's products, all else float32."""
+"""Of the arithmetic. "auto" is float32. "tf32" is a GPU's: 10 bits in a convolution's products, all else float32. Of 16
+bits, "bfloat16" and "float16" leave the last convolution's sums in float32."""
+
+_HALVES = MappingProxyType({"bfloat16": torch.bfloat16, "float16": torch.float16})
 
 
 def describe(device: str, precision: Precision, *, compile: bool = False) -> str:  # noqa: A002  (torch's own word)
@@ -67,8 +81,10 @@ class TorchEngine:
         self._compile = compile
         self._limit: int | None = None
         self._lock = threading.Lock()
-        if device_memory is not None:
-            limit_bytes(self._device, device_memory)
+        # None too: an engine before this one may have left a limit in the process.
+        limit_bytes(self._device, device_memory)
+        if compile:
+            check_compiler(self._device)
         # Moving a module changes it in place: the engine works on the one it was given, as nobody else runs it.
         try:
             moved = network.eval().to(self._device)
@@ -82,7 +98,8 @@ class TorchEngine:
         for parameter in moved.parameters():
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
-        self._network = compiled(moved, self._device) if compile else moved
+        self._moved = moved
+        self._networks: dict[bool, AnySizeNetwork] = {}
         self._pipeline = Pipeline(self._device, self._levels) if self._device.type == "cuda" else None
 
     @property
@@ -105,64 +122,90 @@ class TorchEngine:
         done = 0
         while done < len(windows):
             part = windows[done : done + (self._limit or len(windows))]
-            result = self._run_if_it_fits(part)
-            if result is None:
-                self._run_fewer_than(part)
-                continue
-            results.append(result)
-            done += len(part)
+            refused = None
+            try:
+                results.append(self._run(part))
+                done += len(part)
+            except RuntimeError as error:
+                refused = why_too_much(error)
+                if refused is None:
+                    raise
+            # Here the error is gone, whose traceback holds the feature maps.
+            if refused is not None:
+                self._run_fewer_than(part, refused)
         return results[0] if len(results) == 1 else cast("Pixels", np.concatenate(results))
 
-    def _run_if_it_fits(self, windows: Pixels) -> Pixels | None:
-        """The result, or None where memory ran out."""
-        try:
-            return self._run(windows)
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-            return None
-
-    def _run_fewer_than(self, windows: Pixels) -> None:
-        """Half as many windows from now on. Called when the error is gone, whose traceback holds the feature maps."""
+    def _run_fewer_than(self, windows: Pixels, refused: str) -> None:
+        """Half as many windows from now on."""
         release_cache(self._device)
         count, height, width = windows.shape[:3]
         if count == 1:
             raise DeviceMemoryError(
-                f"one window of {width} x {height} px does not fit into the memory of {self._device}; "
-                "use a smaller --window, or --device cpu"
+                f"one window of {width} x {height} px {refused} {self._device}; use a smaller --window, or --device cpu"
             )
         self._limit = count // 2
 
     def _run(self, windows: Pixels) -> Pixels:
         if self._pipeline is None:
             with self._lock:
-                result: Pixels = self._levels(torch.from_numpy(windows)).numpy()
-        else:
-            result = self._pipeline(windows)
-        return result if result.dtype == windows.dtype else cast("Pixels", result.astype(windows.dtype))
+                return cast("Pixels", self._levels(torch.from_numpy(windows)).numpy())
+        return self._pipeline(windows)
 
     def _levels(self, levels: Tensor) -> Tensor:
-        """(N, H, W, 3) levels on the device → (N, 3, H, W): uint8, or int32 for 16 bits."""
+        """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W) of the same type."""
         narrow = levels.dtype == torch.uint8
         top = 255.0 if narrow else 65535.0
-        with torch.inference_mode(), self._autocast(), self._exact_products():
+        network = self._network(deep=not narrow)
+        with torch.inference_mode(), self._autocast(), self._products():
             # (N, H, W, 3) seen as (N, 3, H, W) is already channels last: no copy.
-            picture = self._network(levels.permute(0, 3, 1, 2).to(torch.float32).div_(top))
-            rounded: Tensor = picture.float().mul_(top).round_().to(torch.uint8 if narrow else torch.int32)
+            picture = network(levels.permute(0, 3, 1, 2).to(torch.float32).div_(top))
+            rounded: Tensor = picture.float().mul_(top).round_().to(levels.dtype)
             # A GPU puts it in one piece, for one copy across the bus.
             return rounded.contiguous() if self._pipeline is not None else rounded
 
+    def _network(self, *, deep: bool) -> AnySizeNetwork:
+        """For pictures of 16 bits or of 8, made when first asked for: the raster of a run has one depth."""
+        deep = deep and self._precision in _HALVES
+        if deep not in self._networks:
+            network = _with_a_wide_end(self._moved) if deep else self._moved
+            self._networks[deep] = compiled(network, self._device) if self._compile else network
+        return self._networks[deep]
+
     def _autocast(self) -> torch.autocast:
-        halves = {"bfloat16": torch.bfloat16, "float16": torch.float16}
-        dtype = halves.get(self._precision)
+        dtype = _HALVES.get(self._precision)
         return torch.autocast(self._device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
-    @contextlib.contextmanager
-    def _exact_products(self) -> Iterator[None]:
-        """cuDNN's own choice for float32 is TF32, which is off by more than a level; and, of its ways to convolve, one
-        whose sums come out in the same order each time."""
-        if self._device.type != "cuda":
-            yield
-            return
-        with torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=self._precision == "tf32"):
-            yield
+    def _products(self) -> AbstractContextManager[None]:
+        # In half precision only the wide end is float32, and TF32 leaves its factors no fewer bits than half precision.
+        return exact_products(self._device, tf32=self._precision != "float32")
+
+
+def _with_a_wide_end(network: FrozenNetwork) -> FrozenNetwork:
+    """The same network with the same weights, whose last convolution leaves its sums in float32 under autocast: rounded
+    to half precision, the picture would have a tenth of the levels of 16 bits, or less.
+
+    A network that is no graph stays as it is: which of its layers is the last is not known.
+    """
+    net = network.module
+    if not isinstance(net, GraphModule):
+        return network
+    found = (str(node.target) for node in reversed(net.graph.nodes) if isinstance(module_of(net, node), Convolution))
+    last = next(found, None)
+    if last is None:
+        return network
+    copied = copy.deepcopy(network, {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())})
+    copied.module.set_submodule(last, _Wide(net.get_submodule(last)))
+    return copied
+
+
+class _Wide(nn.Module):
+    """A layer that autocast leaves in float32."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            y: Tensor = self.layer(x.float())
+        return y
