@@ -7,7 +7,6 @@ registers for the whole kernel.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -73,11 +72,7 @@ class _Program:
     def __init__(self, emitter: Emitter, shape: Shape, arguments: dict[str, Any]) -> None:
         self.e, self.b, self.shape, self.a = emitter, emitter.builder, shape, arguments
         self.one, self.zero = emitter.number(1), emitter.number(0)
-        self.floor = self.b.select(
-            self.b.icmp_signed("!=", arguments["relu"], self.zero),
-            emitter.everywhere(0.0),
-            emitter.everywhere(-math.inf),
-        )
+        self.floor = emitter.floor(arguments["relu"])
 
     def write(self) -> None:
         e, a, b, shape = self.e, self.a, self.b, self.shape

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -174,6 +175,11 @@ class Emitter:
         """Of two; if one is no number, neither is the result."""
         function = self._declared(f"llvm.maximum.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector] * 2))
         return self.builder.call(function, [x, y])
+
+    def floor(self, relu: Any) -> Any:
+        """For :meth:`at_least`: zeros where there is a ReLU, a number that is not 0; else what nothing is below."""
+        flag = self.builder.icmp_signed("!=", relu, self.number(0))
+        return self.builder.select(flag, self.everywhere(0.0), self.everywhere(-math.inf))
 
     def at_least(self, x: Any, floor: Any) -> Any:
         """The larger one; what is no number stays so."""

@@ -9,7 +9,6 @@ many inputs beside each other, and is put into place after it is read::
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -72,11 +71,7 @@ class _Program:
         self.e, self.b, self.shape, self.a = emitter, emitter.builder, shape, arguments
         self.one, self.zero = emitter.number(1), emitter.number(0)
         self.places = emitter.table(shape.height * shape.width)
-        self.floor = self.b.select(
-            self.b.icmp_signed("!=", arguments["relu"], self.zero),
-            emitter.everywhere(0.0),
-            emitter.everywhere(-math.inf),
-        )
+        self.floor = emitter.floor(arguments["relu"])
 
     def write(self) -> None:
         e, a, b, shape = self.e, self.a, self.b, self.shape

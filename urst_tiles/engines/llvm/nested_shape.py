@@ -15,7 +15,6 @@ beside each other, where there are few inputs, outputs: none is half empty.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -140,11 +139,7 @@ class NestedProgram:
         self.one, self.zero = emitter.number(1), emitter.number(0)
         self.lanes = emitter.number(shape.lanes)
         self.many = emitter.number(PRODUCTS)
-        self.floor = self.b.select(
-            self.b.icmp_signed("!=", arguments["relu"], self.zero),
-            emitter.everywhere(0.0),
-            emitter.everywhere(-math.inf),
-        )
+        self.floor = emitter.floor(arguments["relu"])
 
     def write(self) -> None:
         e, a, b, shape = self.e, self.a, self.b, self.shape

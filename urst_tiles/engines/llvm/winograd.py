@@ -12,7 +12,6 @@ doubling, a picture's far edge and phases put side by side are only other tables
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,7 +163,7 @@ class _Program:
         """The results of one tile, phase by phase."""
         e, a, b = self.e, self.a, self.b
         depth = b.sdiv(a["outputs"], a["phases"])
-        floor = b.select(b.icmp_signed("!=", a["relu"], self.zero), e.everywhere(0.0), e.everywhere(-math.inf))
+        floor = e.floor(a["relu"])
         row = e.at(a["sums"], b.mul(index, a["outputs"]))
         with e.loop(self.zero, a["phases"], self.one) as phase:
             self._find_targets(tile, phase.index)
