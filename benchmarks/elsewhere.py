@@ -16,14 +16,13 @@ import json
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import numpy as np
-
 from benchmarks.common import in_subprocess, save
-from urst_tiles.sources.base import Pixels
+from urst_tiles.engines import Piece
 
 MODULE = "benchmarks.elsewhere"
 WINDOW, HALO, STRIDE = 1064, 56, 4
@@ -39,16 +38,18 @@ class Elsewhere:
         self._rate, self._lock = rate, threading.Lock()
         self.busy, self.first, self.last = 0.0, 0.0, 0.0
 
-    def run(self, windows: Pixels) -> Pixels:
-        count, height, width = windows.shape[:3]
-        given: Pixels = np.moveaxis(windows, -1, 1)
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
+        pixels = sum(piece.window[..., 0].size for piece in pieces)
         with self._lock:
             started = time.perf_counter()
             self.first = self.first or started
-            time.sleep(count * height * width / self._rate)
+            time.sleep(pixels / self._rate)
             self.last = time.perf_counter()
             self.busy += self.last - started
-        return given
+        for piece in pieces:
+            piece.place[:] = piece.window[piece.crop].transpose(2, 0, 1)
+        if on_taken is not None:
+            on_taken()
 
 
 def child(raster: str, target: str, rate: str, in_flight: str) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from urst_tiles.engines import ENGINES, Engine, make_engine
+from urst_tiles.engines import ENGINES, Engine, make_engine, run_whole
 from urst_tiles.engines.choosing import most_calls, suitable
 from urst_tiles.errors import InputError, UrstTilesError
 from urst_tiles.networks import FrozenNetwork
@@ -38,7 +38,7 @@ def tried(make: Callable[[], Engine], side: int) -> dict[str, str]:
     """{"engine": what was made}, or {"missing": why it cannot be here}; ``side``: of a picture it is tried with."""
     try:
         engine = make()
-        engine.run(np.zeros((1, side, side, 3), np.uint8))
+        run_whole(engine, np.zeros((1, side, side, 3), np.uint8))
     except UrstTilesError as error:
         return {"missing": str(error)}
     return {"engine": engine.description}

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from benchmarks.measuring import level_errors, serve
 from benchmarks.reference_way import reference_way
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.demo import landscape
-from urst_tiles.engines import TorchEngine
+from urst_tiles.engines import TorchEngine, run_whole
 from urst_tiles.errors import UrstTilesError
 from urst_tiles.sources.base import Pixels
 
@@ -65,7 +65,7 @@ class Child(throughput_child.Child):
         made, given, calls = self._engine(engine, precision), _pictures(window, batch), -(-windows // batch)
         started = time.perf_counter()
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            for _ in pool.map(made.run, [given] * calls):
+            for _ in pool.map(partial(run_whole, made), [given] * calls):
                 pass
         taken = (time.perf_counter() - started) / (calls * batch)
         return {"seconds": taken, "limit": made.limit if batch > (made.limit or batch) else None}
@@ -73,14 +73,14 @@ class Child(throughput_child.Child):
     def _alike(self, engine: str, precision: str, window: int, batch: int) -> dict[str, Any]:
         """A batch against its windows one by one: whether what a window becomes hangs on what it is run with."""
         made, given = self._engine(engine, precision), _pictures(window, batch)
-        one_by_one: Any = np.concatenate([made.run(each[None]) for each in given])
-        return {**level_errors(made.run(given), one_by_one)}
+        one_by_one: Any = np.concatenate([run_whole(made, each[None]) for each in given])
+        return {**level_errors(run_whole(made, given), one_by_one)}
 
     def _against_cpu(self) -> dict[str, Any]:
         """Errors of torch in float32 on this device against the CPU's."""
         given = _pictures(throughput_child.ERROR_SIDE, 1)
-        cpu: Any = TorchEngine(self._network.freeze(self._statistics), device="cpu").run(given)
-        return {**level_errors(self._engine("torch", "float32").run(given), cpu)}
+        cpu: Any = run_whole(TorchEngine(self._network.freeze(self._statistics), device="cpu"), given)
+        return {**level_errors(run_whole(self._engine("torch", "float32"), given), cpu)}
 
     def _frozen(self, precision: str, window: int, batch: int, repetitions: int) -> dict[str, Any]:
         network = self._network

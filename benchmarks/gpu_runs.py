@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from benchmarks import pipeline
@@ -22,10 +21,9 @@ from benchmarks.counting import Phases
 from benchmarks.engines import engine_of, run_options
 from benchmarks.gpu_watch import Watch, points, query, summary, thinned
 from benchmarks.memory import network_of
-from benchmarks.pipeline import _slope
+from benchmarks.pipeline import _slope, pieces_of
 from urst_tiles import collect_statistics, open_source, plan, stylize
 from urst_tiles.clusters import visible_gpus
-from urst_tiles.demo import landscape
 from urst_tiles.events import Event, TilesFinished
 
 __all__ = ["POINTS", "WANTED", "Alone", "beside_tensors", "measured", "options", "run_line", "sustained"]
@@ -121,19 +119,20 @@ class Alone(pipeline.Child):
 
     def pixels_per_second(self, most: int) -> float:
         """Of windows, halos included; about ``most`` windows are run, in the shares of their sizes."""
-        calls, side = self._calls(), self._plan.tiles.window
+        calls = self._calls()
         fewer = max(1, -(-sum(call[0] * times for call, times in calls.items()) // most))
-        picture = landscape(0, 0, side, side, side, side)
-        windows = {call: np.stack([picture[: call[1], : call[2]]] * call[0]) for call in calls}
-        for each in windows.values():  # what is compiled or set up for a size does not count
+        pieces = {call: pieces_of(*call) for call in calls}
+        for each in pieces.values():  # what is compiled or set up for a size does not count
             self._engine.run(each)
-        every = [windows[call] for call, times in calls.items() for _ in range(-(-times // fewer))]
+        every = [pieces[call] for call, times in calls.items() for _ in range(-(-times // fewer))]
         threads = self._plan.in_flight if torch.cuda.is_available() else self._plan.calls
         started = time.perf_counter()
         with ThreadPoolExecutor(threads) as pool:
             for _ in pool.map(self._engine.run, every):
                 pass
-        return float(sum(each[..., 0].size for each in every)) / (time.perf_counter() - started)
+        return float(sum(piece.window[..., 0].size for each in every for piece in each)) / (
+            time.perf_counter() - started
+        )
 
 
 def run_line(found: dict[str, Any]) -> str:

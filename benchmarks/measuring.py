@@ -17,7 +17,8 @@ from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
+
+from urst_tiles.sources.base import Pixels
 
 __all__ = ["Line", "Spread", "Worker", "alternate", "level_errors", "serve"]
 
@@ -76,7 +77,7 @@ def alternate(ways: Mapping[str, Callable[[], Measured]], repetitions: int) -> d
     return found
 
 
-def level_errors(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> dict[str, float]:
+def level_errors(one: Pixels, other: Pixels) -> dict[str, float]:
     """In grey levels of 255, over all values of two pictures."""
     difference = np.abs(one.astype(np.int16) - other)
     return {

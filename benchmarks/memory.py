@@ -69,14 +69,14 @@ def run_whole(raster: str, most: str, weights: str) -> dict[str, Any]:
     resource.setrlimit(resource.RLIMIT_DATA, (int(most), int(most)))
 
     from urst_tiles import Window, collect_statistics, open_source
-    from urst_tiles.engines import TorchEngine
+    from urst_tiles.engines import TorchEngine, run_whole
     from urst_tiles.memory import peak_memory
 
     source, network = open_source(raster), network_of(weights)
     frozen = network.freeze(collect_statistics(network, source.thumbnail(1024)[..., :3]))
     info = source.info
     pixels: Any = np.ascontiguousarray(source.read(Window(0, 0, info.width, info.height))[..., :3])
-    TorchEngine(frozen).run(pixels[None])
+    run_whole(TorchEngine(frozen), pixels[None])
     return {"peak_bytes": peak_memory()}
 
 

@@ -25,7 +25,7 @@ from typing import Any
 from benchmarks.common import save
 from benchmarks.measuring import Spread, Worker, alternate, serve
 
-__all__ = ["run"]
+__all__ = ["pieces_of", "run"]
 
 MODULE = "benchmarks.pipeline"
 WANTED = 0.95
@@ -66,11 +66,11 @@ class Child:
 
         return_freed_memory()  # as a run does
         calls = self._calls()
-        windows = {call: _windows(*call) for call in calls}
+        pieces = {call: pieces_of(*call) for call in calls}
         started = time.perf_counter()
-        every = (windows[call] for call, times in calls.items() for _ in range(times))
+        turns = (pieces[call] for call, times in calls.items() for _ in range(times))
         with ThreadPoolExecutor(self._plan.calls) as pool:
-            for _ in pool.map(self._engine.run, every):
+            for _ in pool.map(self._engine.run, turns):
                 pass
         return {"seconds": time.perf_counter() - started}
 
@@ -120,12 +120,15 @@ def _slope(told: list[tuple[float, float]]) -> float:
     return float(np.polyfit(seconds[first : last + 1], pixels[first : last + 1], 1)[0])
 
 
-def _windows(count: int, height: int, width: int) -> Any:
+def pieces_of(count: int, height: int, width: int) -> Any:
+    """A call's windows, whose results all go to one place."""
     import numpy as np
 
     from urst_tiles.demo import landscape
+    from urst_tiles.engines import Piece
 
-    return np.stack([landscape(0, 0, width, height, width, height)] * count)
+    window, place = landscape(0, 0, width, height, width, height), np.empty((3, height, width), np.uint8)
+    return [Piece(window, place)] * count
 
 
 def run(

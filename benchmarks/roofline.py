@@ -66,12 +66,13 @@ class Child:
 
     def _network(self, engine: str) -> dict[str, Any]:
         from urst_tiles.demo import landscape
+        from urst_tiles.engines import run_whole
         from urst_tiles.networks import multiply_adds
 
         side, made = self._window, self._engine(engine)
         picture = landscape(0, 0, side, side, side, side)[None]
         started = time.perf_counter()
-        made.run(picture)
+        run_whole(made, picture)
         seconds = time.perf_counter() - started
         return {"seconds": seconds, "flop": 2 * multiply_adds(self._frozen(), side, side)}
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from benchmarks.common import RESULTS, save
 from urst_tiles import StyleNetwork, collect_statistics, load_network, open_source, stylize_array
-from urst_tiles.engines.torch import TorchEngine
+from urst_tiles.engines import TorchEngine, run_whole
 from urst_tiles.networks import METHODS, sample_network
 from urst_tiles.statistics import Statistics
 
@@ -38,7 +38,7 @@ def halos(network: StyleNetwork) -> list[int]:
 
 def whole(network: StyleNetwork, photo: Picture, statistics: Statistics) -> Picture:
     engine = TorchEngine(network.freeze(statistics), device="cpu", precision="float32")
-    return np.ascontiguousarray(engine.run(photo[None])[0].transpose(1, 2, 0)).astype(np.uint8)
+    return np.ascontiguousarray(run_whole(engine, photo[None])[0].transpose(1, 2, 0)).astype(np.uint8)
 
 
 def tiled(network: StyleNetwork, photo: Picture, statistics: Statistics, halo: int, core: int) -> Picture:

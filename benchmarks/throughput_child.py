@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from benchmarks.subjects import subject
 from urst_tiles import collect_statistics, plan
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.demo import landscape
+from urst_tiles.engines import run_whole
 from urst_tiles.geometry import default_window
 from urst_tiles.networks import multiply_adds
 
@@ -96,13 +97,15 @@ class Child:
         made, windows, calls = self._engine(engine, precision), _picture(window)[None], most_calls(engine)
         started = time.perf_counter()
         with ThreadPoolExecutor(calls) as pool:
-            for _ in pool.map(made.run, [windows] * calls):
+            for _ in pool.map(partial(run_whole, made), [windows] * calls):
                 pass
         return {"seconds": (time.perf_counter() - started) / calls, "engine": made.description}
 
     def _errors(self, engine: str, precision: str) -> dict[str, Any]:
         picture = _picture(ERROR_SIDE)[None]
-        one, other = (each.run(picture) for each in (self._engine(engine, precision), self._engine("torch", "float32")))
+        one, other = (
+            run_whole(each, picture) for each in (self._engine(engine, precision), self._engine("torch", "float32"))
+        )
         return {**level_errors(one, other)}
 
     def _describe(self, engine: str, precision: str) -> dict[str, Any]:

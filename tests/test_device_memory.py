@@ -22,8 +22,7 @@ from urst_tiles import plan, stylize
 from urst_tiles.cli import app
 from urst_tiles.copies import layout_copy_bytes
 from urst_tiles.costs import NetworkCosts
-from urst_tiles.engines import devices
-from urst_tiles.engines.torch import TorchEngine
+from urst_tiles.engines import TorchEngine, devices, run_whole
 from urst_tiles.errors import DeviceMemoryError, InputError, MemoryBudgetError
 from urst_tiles.networks import load_network
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
@@ -75,7 +74,7 @@ def windows(count: int) -> Any:
 def test_fewer_windows_at_a_time_give_the_same_picture() -> None:
     network = untrained(width=2)
     frozen = network.freeze(statistics_of(network)).module
-    found, whole = (engine_with(room, frozen)[0].run(windows(7)).astype(int) for room in (4, 7))
+    found, whole = (run_whole(engine_with(room, frozen)[0], windows(7)).astype(int) for room in (4, 7))
     # Not byte for byte: how a convolution's sums are rounded may hang on how many windows it is given.
     assert np.abs(found - whole).max() <= 1
 
@@ -86,9 +85,9 @@ def test_fewer_windows_at_a_time_give_the_same_bytes(count: int, room: int, dtyp
     given = windows(count).astype(dtype) * (257 if dtype == "uint16" else 1)
     whole, _ = engine_with(count)
     engine, small = engine_with(room)
-    found = engine.run(given)
+    found = run_whole(engine, given)
     assert found.dtype == given.dtype
-    assert np.array_equal(found, whole.run(given))
+    assert np.array_equal(found, run_whole(whole, given))
     assert whole.limit is None
     assert (engine.limit is None) == (count <= room)
     assert max(small.seen[-2:]) <= room
@@ -96,10 +95,10 @@ def test_fewer_windows_at_a_time_give_the_same_bytes(count: int, room: int, dtyp
 
 def test_the_smaller_batch_is_remembered() -> None:
     engine, small = engine_with(3)
-    engine.run(windows(8))
+    run_whole(engine, windows(8))
     assert small.seen == [8, 4, 2, 2, 2, 2]
     small.seen.clear()
-    engine.run(windows(6))
+    run_whole(engine, windows(6))
     assert small.seen == [2, 2, 2]
     assert engine.limit == 2
 
@@ -107,7 +106,7 @@ def test_the_smaller_batch_is_remembered() -> None:
 def test_one_window_that_does_not_fit_is_said_in_one_line() -> None:
     engine, _ = engine_with(0)
     with pytest.raises(DeviceMemoryError, match=r"one window of 32 x 24 px does not fit .* smaller --window") as caught:
-        engine.run(windows(4))
+        run_whole(engine, windows(4))
     assert "\n" not in str(caught.value)
 
 
@@ -124,7 +123,7 @@ def test_maps_of_too_many_values_are_halved_too(words: str, monkeypatch: pytest.
 
     monkeypatch.setattr(TorchEngine, "_run", counted)
     engine, small = engine_with(8)
-    assert np.array_equal(engine.run(windows(5)), engine_with(8)[0].run(windows(5)))
+    assert np.array_equal(run_whole(engine, windows(5)), run_whole(engine_with(8)[0], windows(5)))
     assert set(small.seen) == {1}
     assert engine.limit == 1
     refused = 1
@@ -132,13 +131,13 @@ def test_maps_of_too_many_values_are_halved_too(words: str, monkeypatch: pytest.
     with pytest.raises(
         DeviceMemoryError, match=r"one window of 32 x 24 px makes a .* of 2\^31 values or more.* on cpu;"
     ):
-        engine.run(windows(1))
+        run_whole(engine, windows(1))
 
 
 def test_other_errors_are_not_taken_for_it() -> None:
     engine, small = engine_with(3, error=ValueError)
     with pytest.raises(ValueError, match="CUDA out of memory"):
-        engine.run(windows(8))
+        run_whole(engine, windows(8))
     assert small.seen == [8]
     assert not devices.is_out_of_memory(RuntimeError("shapes do not match"))
     assert devices.is_out_of_memory(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
@@ -154,7 +153,7 @@ def test_the_failed_batchs_maps_are_gone_before_the_cache_is_emptied(monkeypatch
     )
     gc.disable()  # nothing may hang on the collector
     try:
-        engine.run(windows(8))
+        run_whole(engine, windows(8))
     finally:
         gc.enable()
     assert left == [0]

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
+from functools import partial
 from itertools import count, cycle
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.support import picture
-from urst_tiles.engines import TorchEngine
+from urst_tiles.engines import Piece, TorchEngine, run_whole
 from urst_tiles.engines.cuda import SLOTS, Pipeline
 from urst_tiles.engines.devices import exact_products
 from urst_tiles.networks import load_network
@@ -80,14 +81,19 @@ class Streams:
 
 
 def turned(levels: Tensor) -> Tensor:
-    return (255 - levels.permute(0, 3, 1, 2)).contiguous()
+    return 1 - levels.permute(0, 3, 1, 2) / 255
+
+
+def through(pipeline: Pipeline, given: Any) -> Any:
+    engine: Any = SimpleNamespace(run=pipeline)
+    return run_whole(engine, given)
 
 
 def test_each_stream_waits_for_the_one_before_and_the_host_for_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
     streams = Streams()
     streams.use(monkeypatch)
     given = windows(2, 6, 8)
-    found = Pipeline(torch.device("cpu"), turned)(given)
+    found = through(Pipeline(torch.device("cpu"), turned), given)
     assert np.array_equal(found, 255 - given.transpose(0, 3, 1, 2))
     assert streams.log == [
         ("record", "arriving", "arriving 0"),
@@ -106,7 +112,7 @@ def test_every_thread_gets_its_own_windows_back(monkeypatch: pytest.MonkeyPatch)
     pipeline = Pipeline(torch.device("cpu"), turned)
     given = [windows(1 + number % 3, 6 + number, 8) for number in range(12)]
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(pipeline, given))
+        found = list(pool.map(partial(through, pipeline), given))
     for one, result in zip(given, found, strict=True):
         assert np.array_equal(result, 255 - one.transpose(0, 3, 1, 2))
 
@@ -115,14 +121,33 @@ def test_16_bits_cross_the_bus_as_16_bits(monkeypatch: pytest.MonkeyPatch) -> No
     network = load_network("identity")
     engine = TorchEngine(network.freeze(network.neutral_statistics), device="cpu")
     Streams().use(monkeypatch)
-    pipeline = Pipeline(torch.device("cpu"), engine._levels)
+    pipeline = Pipeline(torch.device("cpu"), engine._picture)
     monkeypatch.setattr(engine, "_pipeline", pipeline)
     given = windows(3, 10, 14, "uint16")
-    found = engine.run(given)
+    found = run_whole(engine, given)
     assert found.dtype == np.uint16
     assert np.array_equal(found, given.transpose(0, 3, 1, 2))
     pinned = [pipeline._slots.get().result._bytes.nbytes for _ in range(SLOTS)]
     assert max(pinned) == given.nbytes
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_only_what_is_kept_comes_back(monkeypatch: pytest.MonkeyPatch, dtype: str) -> None:
+    network = load_network("identity")
+    engine = TorchEngine(network.freeze(network.neutral_statistics), device="cpu")
+    Streams().use(monkeypatch)
+    pipeline = Pipeline(torch.device("cpu"), engine._picture)
+    monkeypatch.setattr(engine, "_pipeline", pipeline)
+    given, whole = windows(2, 10, 14, dtype), np.zeros((3, 20, 30), dtype)
+    crops = [(slice(2, 8), slice(3, 14)), (slice(0, 10), slice(5, 6))]
+    places = [whole[:, 1:7, 2:13], whole[:, 10:20, 20:21]]
+    engine.run([Piece(*each) for each in zip(given, places, crops, strict=True)])
+    wanted = np.zeros_like(whole)
+    wanted[:, 1:7, 2:13] = given[0].transpose(2, 0, 1)[:, 2:8, 3:14]
+    wanted[:, 10:20, 20:21] = given[1].transpose(2, 0, 1)[:, :, 5:6]
+    assert np.array_equal(whole, wanted)
+    pinned = [pipeline._slots.get().result._bytes.nbytes for _ in range(SLOTS)]
+    assert max(pinned) == sum(place.nbytes for place in places)
 
 
 def test_a_batch_that_fails_leaves_its_place_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +162,9 @@ def test_a_batch_that_fails_leaves_its_place_to_others(monkeypatch: pytest.Monke
     pipeline = Pipeline(torch.device("cpu"), refuse)
     for _ in range(2 * SLOTS):
         with pytest.raises(torch.OutOfMemoryError):
-            pipeline(windows(2, 6, 8))
+            through(pipeline, windows(2, 6, 8))
         assert streams.log[-1] == ("host waits", "arriving")
-    assert pipeline(windows(1, 6, 8)).shape == (1, 3, 6, 8)
+    assert through(pipeline, windows(1, 6, 8)).shape == (1, 3, 6, 8)
 
 
 def test_only_one_engine_of_a_process_starts_a_batch_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +182,7 @@ def test_only_one_engine_of_a_process_starts_a_batch_at_a_time(monkeypatch: pyte
 
     pipelines = [Pipeline(torch.device("cpu"), meet) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda pipeline: pipeline(windows(1, 6, 8)), pipelines))
+        list(pool.map(lambda pipeline: through(pipeline, windows(1, 6, 8)), pipelines))
     assert met == [False, False]
 
 
@@ -226,7 +251,7 @@ def test_which_precisions_leave_bits_of_factors_out(
     monkeypatch.setattr("urst_tiles.engines.torch.exact_products", note)
     network = load_network("identity")
     engine = TorchEngine(network.freeze(network.neutral_statistics), device="cpu", precision=precision)
-    engine.run(windows(1, 8, 8))
+    run_whole(engine, windows(1, 8, 8))
     assert asked == [allowed]
 
 

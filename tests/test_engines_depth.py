@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from tests.networks_support import network_of, statistics_of
 from tests.support import picture
-from urst_tiles.engines import TorchEngine
+from urst_tiles.engines import TorchEngine, run_whole
+from urst_tiles.engines.base import ALL
+from urst_tiles.engines.cuda import kept_levels
 from urst_tiles.networks import load_network
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.networks.untrained import untrained
@@ -26,8 +28,8 @@ def test_16_bits_stay_16_bits_in_half_precision(precision: Any) -> None:
     network = untrained(width=4)
     frozen = network.freeze(statistics_of(network))
     given = windows(2, 96, 96, "uint16")
-    wanted = TorchEngine(frozen, device="cpu").run(given)
-    found = TorchEngine(frozen, device="cpu", precision=precision).run(given)
+    wanted = run_whole(TorchEngine(frozen, device="cpu"), given)
+    found = run_whole(TorchEngine(frozen, device="cpu", precision=precision), given)
     assert found.dtype == np.uint16
     assert len(np.unique(found)) > 0.9 * len(np.unique(wanted))
     # No more than half precision is off by: the same network, not another one.
@@ -41,7 +43,7 @@ def test_8_bits_are_computed_in_half_precision_to_the_end() -> None:
     for depth in ("uint8", "uint16"):
         network = engine._network(deep=depth == "uint16")
         handle = network.register_forward_hook(lambda _module, _given, result: seen.append(result.dtype))
-        engine.run(windows(1, 16, 16, depth))
+        run_whole(engine, windows(1, 16, 16, depth))
         handle.remove()
     assert seen == [torch.float16, torch.float32]
 
@@ -63,7 +65,7 @@ class Rounded(nn.Module):
 def test_a_network_that_is_no_graph_runs_in_half_precision_too() -> None:
     engine = TorchEngine(FrozenNetwork(Rounded(), halo=0, stride=1, minimum=1), device="cpu", precision="bfloat16")
     given = windows(1, 8, 8, "uint16")
-    assert np.array_equal(engine.run(given), given.transpose(0, 3, 1, 2))
+    assert np.array_equal(run_whole(engine, given), given.transpose(0, 3, 1, 2))
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
@@ -72,6 +74,8 @@ def test_levels_leave_the_device_as_they_came(dtype: str) -> None:
     network = load_network("identity")
     engine = TorchEngine(network.freeze(network.neutral_statistics), device="cpu")
     given: Any = np.resize(np.arange(np.iinfo(dtype).max + 1, dtype=dtype), (1, 150, 147, 3))
-    found = engine._levels(torch.from_numpy(given))
+    levels = torch.from_numpy(given)
+    with torch.inference_mode():
+        found = kept_levels(engine._picture(levels), [ALL], levels)
     assert found.dtype == getattr(torch, dtype)
-    assert np.array_equal(found.contiguous().numpy(), given.transpose(0, 3, 1, 2))
+    assert np.array_equal(found.numpy(), given.transpose(0, 3, 1, 2).ravel())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch import nn
 from tests.networks_support import network_of
 from tests.support import picture, write_tiff
 from urst_tiles import Window, collect_statistics, load_network, open_source, stylize_array
-from urst_tiles.engines.torch import TorchEngine
+from urst_tiles.engines import Piece, TorchEngine
 from urst_tiles.errors import InputError, SourceError
 from urst_tiles.estimating import store_layout
 from urst_tiles.geometry import TilePlan, plan_tiles
@@ -46,9 +46,9 @@ class CountingEngine(TorchEngine):
 
     windows = 0
 
-    def run(self, windows: Any) -> Any:
-        self.windows += len(windows)
-        return super().run(windows)
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
+        self.windows += len(pieces)
+        super().run(pieces, on_taken)
 
 
 class Watched:

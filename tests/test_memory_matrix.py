@@ -6,6 +6,7 @@ These are some of the cases of benchmarks/memory_matrix.py, each in a process of
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -16,12 +17,12 @@ from torch import Tensor, nn
 from benchmarks.memory_matrix import LOOSEST, Case, measured
 from tests.networks_support import statistics_of
 from urst_tiles.copies import padding_copy_bytes
+from urst_tiles.engines import Piece
 from urst_tiles.engines.llvm import known_processor
 from urst_tiles.engines.openvino import is_installed
 from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.sources.arrays import ArraySource
-from urst_tiles.sources.base import Pixels
 from urst_tiles.strips import cut_of, largest_batch, run_tiles
 
 CASES = (
@@ -81,9 +82,10 @@ def test_the_largest_batch_is_one_that_occurs_or_more(side: int, batch: int) -> 
         def __init__(self) -> None:
             self.sizes: list[int] = []
 
-        def run(self, windows: Pixels) -> Pixels:
-            self.sizes.append(windows.shape[0] * windows.shape[1] * windows.shape[2])
-            return windows.transpose(0, 3, 1, 2)
+        def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
+            self.sizes.append(sum(piece.window[..., 0].size for piece in pieces))
+            if on_taken is not None:
+                on_taken()
 
         description = ""
         limit = device_peak = None

@@ -6,7 +6,7 @@ import json
 import os
 import pickle
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from tests.sources_support import assert_mean_of_areas, one_line, peak_growth_of, picture, tiled_tiff, windows
 from urst_tiles import Window, load_network, stylize
 from urst_tiles.cli import main
-from urst_tiles.engines.torch import TorchEngine
+from urst_tiles.engines import Piece, TorchEngine
 from urst_tiles.errors import SourceError
 from urst_tiles.estimating import store_layout
 from urst_tiles.geometry import plan_tiles
@@ -212,9 +212,9 @@ def test_hidden_windows_are_neither_read_nor_made(tmp_path: Path) -> None:
     ran = list[int]()
 
     class Counting(TorchEngine):
-        def run(self, windows: Any) -> Any:
-            ran.append(len(windows))
-            return super().run(windows)
+        def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
+            ran.append(len(pieces))
+            super().run(pieces, on_taken)
 
     engine = Counting(IDENTITY.freeze(IDENTITY.neutral_statistics), device="cpu")
     reports = [process_shard(shard, source, engine, store, batch=4) for shard in plan]

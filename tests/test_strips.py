@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.support import picture, tree
 from urst_tiles import Window, load_network, open_source, plan
-from urst_tiles.engines import TorchEngine
+from urst_tiles.engines import Piece, TorchEngine
 from urst_tiles.engines.choosing import most_calls
 from urst_tiles.errors import InputError, SourceError, StoreError
 from urst_tiles.estimating import store_layout
@@ -53,9 +53,9 @@ class Together(TorchEngine):
         super().__init__(IDENTITY.freeze(IDENTITY.neutral_statistics), device="cpu")
         self.barrier = threading.Barrier(calls, timeout=60)
 
-    def run(self, windows: Any) -> Any:
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
         self.barrier.wait()
-        return super().run(windows)
+        super().run(pieces, on_taken)
 
 
 @pytest.fixture
@@ -112,7 +112,7 @@ def test_windows_are_run_at_the_same_time_and_told_of_by_one_thread(tmp_path: Pa
 
 def test_an_error_of_one_call_is_the_shards(tmp_path: Path) -> None:
     class Failing(TorchEngine):
-        def run(self, windows: Any) -> Any:
+        def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
             raise MemoryError("no more")
 
     source, tiles = open_source(picture(64, 64)), plan_tiles(64, 64, window=16, halo=0, stride=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from tests.sources_support import tiled_tiff
 from tests.support import picture, tree
 from urst_tiles import Window, load_network, open_source
-from urst_tiles.engines import TorchEngine
+from urst_tiles.engines import Piece, TorchEngine
 from urst_tiles.estimating import store_layout
 from urst_tiles.geometry import plan_tiles
 from urst_tiles.shards import process_shard
@@ -144,11 +144,11 @@ class Slow(TorchEngine):
         super().__init__(IDENTITY.freeze(IDENTITY.neutral_statistics), device="cpu")
         self.told, self.began, self.go_on = told, threading.Event(), threading.Event()
 
-    def run(self, windows: Pixels) -> Pixels:
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
         self.told.append("run")
         self.began.set()
         assert self.go_on.wait(LONG)
-        return super().run(windows)
+        super().run(pieces, on_taken)
 
 
 @pytest.mark.parametrize("ahead", [False, True])

@@ -206,9 +206,9 @@ def _shard_parts(
     item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
     read, kept = held_pixels(tiles, in_flight, batch=batch, tall=tallest_read(source))
     batch, side_y, side_x = largest_batch(tiles, batch)
-    # A GPU hands back what is rounded there, and LLVM rounds in its block: whole levels, which take four bytes where
-    # they are of two.
-    rounding = 4 if item > 1 or not (gpu or engine == "llvm") else 0
+    # A GPU, and LLVM, put what they keep into its place; others hold a window's whole result, and round it in float32.
+    placed = (gpu or engine == "llvm") and not colours.back
+    result, rounding = (0, 0) if placed else (item, 4)
     network = () if gpu else _activations(costs, batch, side_y, side_x, engine)
     return (
         *(_at_once(calls, part) for part in network),
@@ -216,8 +216,8 @@ def _shard_parts(
             calls + (calls > 1),  # one is cut out meanwhile, or put into its place
             MemoryPart(
                 "windows",
-                batch * side_x * side_y * 3 * (item + item + rounding),
-                f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {item} out + {rounding} rounding) bytes",
+                batch * side_x * side_y * 3 * (item + result + rounding),
+                f"{batch} x {side_x} x {side_y} px x 3 x ({item} in + {result} out + {rounding} rounding) bytes",
             ),
         ),
         MemoryPart(
@@ -277,9 +277,8 @@ def _encoded(layout: StoreLayout, pixels: int) -> int:
 
 def _pinned_part(pixels: int, item: int, *, gpu: bool) -> tuple[MemoryPart, ...]:
     """Memory that a GPU copies from and to by itself, for each of the batches on their way."""
-    out = 1 if item == 1 else 4
-    size = SLOTS * pixels * 3 * (item + out)
-    text = f"{SLOTS} x {pixels:,} px x 3 x ({item} in + {out} out) bytes on their way"
+    size = SLOTS * pixels * 3 * 2 * item
+    text = f"{SLOTS} x {pixels:,} px x 3 x ({item} in + {item} out) bytes on their way"
     return (MemoryPart("pinned", size, text),) if gpu else ()
 
 

@@ -28,7 +28,7 @@ def estimate_gpu(info: RasterInfo, costs: NetworkCosts, tiles: TilePlan, batch: 
     """What the GPU holds. The thumbnail is measured on the CPU: one phase."""
     item = np.dtype(info.dtype).itemsize
     batch, height, width = largest_batch(tiles, batch)
-    pixels, out = batch * height * width, 1 if item == 1 else 4
+    pixels = batch * height * width
     weights = costs.weights // 2
     (maps, _) = activations(costs, batch, height, width, fragments=False)
     return MemoryEstimate(
@@ -52,8 +52,8 @@ def estimate_gpu(info: RasterInfo, costs: NetworkCosts, tiles: TilePlan, batch: 
                     MemoryPart("workspace", _WORKSPACE, "of a convolution"),
                     MemoryPart(
                         "windows",
-                        SLOTS * pixels * 3 * (item + out),
-                        f"{SLOTS} x {batch} x {width} x {height} px x 3 x ({item} in + {out} out) bytes",
+                        SLOTS * pixels * 3 * 2 * item,
+                        f"{SLOTS} x {batch} x {width} x {height} px x 3 x ({item} in + {item} out) bytes",
                     ),
                 ),
             ),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import reduce
 from itertools import chain
@@ -12,13 +12,14 @@ from itertools import chain
 import numpy as np
 
 from urst_tiles.allocator import return_free_pages
+from urst_tiles.buffers import Buffers
 from urst_tiles.engines.base import Engine
 from urst_tiles.geometry import Shard, Tile, Window
 from urst_tiles.sources.base import Pixels, Source, let_go
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.sources.masked import Masked
 from urst_tiles.stores.base import Store
-from urst_tiles.strips import Rows, Strip, TilesCallback, crc32, run_tiles, strips_of
+from urst_tiles.strips import Rows, Strip, TilesCallback, crc32, picture_shape, run_tiles, strips_of
 from urst_tiles.turns import Turns
 
 __all__ = ["ShardReport", "is_hidden", "process_shard", "source_crc"]
@@ -66,6 +67,7 @@ def process_shard(
     batch: int,
     calls: int = 1,
     turns: Turns | None = None,
+    buffers: Buffers | None = None,
     on_tiles: TilesCallback | None = None,
     colours: Colours = AS_THEY_ARE,
 ) -> ShardReport:
@@ -73,15 +75,16 @@ def process_shard(
 
     Threads may do so at the same time: while one shard computes, another reads and a third writes. A shard that comes
     out transparent and 0 in every band is not written. The engine is given so many ``calls`` at the same time;
-    ``turns`` are those of all shards that the process has in flight.
+    ``turns`` and ``buffers`` are those of all shards that the process has in flight.
     """
     started = time.perf_counter()
     if is_hidden(source, shard.tiles):
         return _hidden_report(shard, source, store, time.perf_counter() - started, on_tiles)
-    work = _Work(shard, source, engine, batch, calls, turns, on_tiles, colours)
-    strips = _unless_empty(work.strips()) if source.info.alpha else work.strips()
-    if strips is not None:
-        store.write_strips(0, shard.row, shard.col, strips)
+    work = _Work(shard, source, engine, batch, calls, turns, buffers, on_tiles, colours)
+    with closing(work.rows), closing(work.strips()) as made:
+        strips = _unless_empty(made) if source.info.alpha else made
+        if strips is not None:
+            store.write_strips(0, shard.row, shard.col, strips)
     return ShardReport(
         index=shard.index,
         pixels=shard.core.area,
@@ -107,27 +110,29 @@ class _Work:
         batch: int,
         calls: int,
         turns: Turns | None,
+        buffers: Buffers | None,
         on_tiles: TilesCallback | None,
         colours: Colours,
     ) -> None:
         self._shard, self._source, self._engine = shard, source, engine
         self._batch, self._calls, self._on_tiles, self._colours = batch, calls, on_tiles, colours
-        self._turns = turns or Turns()
-        self.rows = Rows(source, shard.window)
+        self._turns, self._buffers = turns or Turns(), buffers or Buffers()
+        self.rows = Rows(source, shard.window, self._buffers)
         self.target_crc = 0
         self.seconds_read = self.seconds_run = 0.0
 
-    def strips(self) -> Iterator[Pixels]:
-        """(bands, height, width) of one strip after the other; none is held here while the next is made."""
+    def strips(self) -> Generator[Pixels]:
+        """(bands, height, width) of one strip after the other, each until the next one is asked for."""
         strips = list(strips_of(self._shard.tiles, self._batch))
         following = (*(strip.window.row_off for strip in strips[1:]), strips[-1].window.row_end)
+        info = self._source.info
         for strip, next_row in zip(strips, following, strict=True):
-            picture = self._made(strip, next_row)
-            self.target_crc = crc32(picture, self.target_crc)
-            yield picture
-            del picture
+            with self._buffers.array(picture_shape(strip.core, info), info.dtype) as picture:
+                self._make(strip, next_row, picture)
+                self.target_crc = crc32(picture, self.target_crc)
+                yield picture
 
-    def _made(self, strip: Strip, next_row: int) -> Pixels:
+    def _make(self, strip: Strip, next_row: int, picture: Pixels) -> None:
         """One strip's; of what was read only what stands from ``next_row`` on is held afterwards."""
         with ExitStack() as stack:
             ahead = self._turns.reads_ahead
@@ -143,7 +148,7 @@ class _Work:
                 end_turn()
 
             source = self._source
-            picture = run_tiles(
+            run_tiles(
                 strip.tiles,
                 strip.core,
                 self.rows.cut,
@@ -156,12 +161,12 @@ class _Work:
                 on_taken=on_taken,
                 blank=isinstance(source, Masked),
                 colours=self._colours,
+                out=picture,
             )
             ended = time.perf_counter()
         self._turns.learn(read, ended - begun - (0.0 if ahead else read))
         self.seconds_read += read
         self.seconds_run += ended - started - (0.0 if ahead else read)
-        return picture
 
     def _read(self, strip: Strip) -> float:
         """Seconds that it took."""
@@ -193,10 +198,10 @@ def source_crc(source: Source, shard: Shard) -> int:
     the shard, of the zeros its core reads as."""
     if is_hidden(source, shard.tiles):
         return _crc_of_zeros(shard.core.area * source.info.bytes_per_pixel)
-    rows = Rows(source, shard.window)
-    for strip in strips_of(shard.tiles, 1):
-        rows.of(strip.window)
-    return rows.crc
+    with closing(Rows(source, shard.window)) as rows:
+        for strip in strips_of(shard.tiles, 1):
+            rows.of(strip.window)
+        return rows.crc
 
 
 def _hidden_report(

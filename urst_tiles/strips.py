@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import reduce
 from itertools import count, groupby
@@ -23,7 +24,8 @@ from typing import Any, cast
 import imagecodecs
 import numpy as np
 
-from urst_tiles.engines.base import Engine
+from urst_tiles.buffers import Buffers
+from urst_tiles.engines.base import Engine, Piece
 from urst_tiles.geometry import Tile, TilePlan, Window
 from urst_tiles.sources.base import Pixels, RasterInfo, Source, read_into
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
@@ -39,6 +41,7 @@ __all__ = [
     "cut_of",
     "held_pixels",
     "largest_batch",
+    "picture_shape",
     "read_size",
     "run_tiles",
     "strips_of",
@@ -96,29 +99,34 @@ class Rows:
     """A window of a source, from top to bottom. Nothing is read twice, and nothing is held that later strips do not
     want, but for the rest of a row of the file's blocks, which would be decoded again."""
 
-    def __init__(self, source: Source, window: Window) -> None:
+    def __init__(self, source: Source, window: Window, buffers: Buffers | None = None) -> None:
         self._source, self._window = source, window
         self._tall = tallest_read(source)
+        self._buffers = buffers or Buffers()
         self._start = self._end = window.row_off  # of what is held
-        self._held: Pixels = self._empty(0)
+        self._kept: Pixels = self._like(0)
+        # rows that later strips want, while nothing else is held
+        self._held: Pixels = self._kept
+        self._buffer = ExitStack()
         self.crc = 0
         # CRC-32 of all that was read so far
 
     def of(self, window: Window) -> Pixels:
-        """Rows of the window, all its columns: no further up than those of the last call. A view."""
-        kept = self._held[window.row_off - self._start :].copy()
-        end = min(-(-window.row_end // self._tall) * self._tall, self._window.row_end)
-        self._held = self._empty(0)  # let go before the next is taken
-        held = self._empty(max(end, self._end) - window.row_off)
-        held[: len(kept)] = kept
-        del kept
+        """Rows of the window, all its columns: no further up than those of the last call. A view, until the next call
+        of this or of :meth:`leave`."""
+        self.leave(window.row_off)
+        end = max(min(-(-window.row_end // self._tall) * self._tall, self._window.row_end), self._end)
+        shape = (end - window.row_off, self._window.width, self._source.info.bands)
+        held = self._buffer.enter_context(self._buffers.array(shape, self._source.info.dtype))
+        held[: len(self._kept)] = self._kept
+        self._kept = self._like(0)
         at = self._end - window.row_off
         for band in self._bands(end):
             rows = held[at : at + band.height]
             read_into(self._source, band, rows)
             self.crc = crc32(rows, self.crc)
             at += band.height
-        self._held, self._start, self._end = held, window.row_off, max(end, self._end)
+        self._held, self._end = held, end
         return held[: window.height]
 
     def cut(self, part: Window) -> Pixels:
@@ -129,8 +137,14 @@ class Rows:
         ]
 
     def leave(self, row: int) -> None:
-        """Let go of the rows above this one."""
-        self._held, self._start = self._held[row - self._start :].copy(), row
+        """Let go of the rows above this one, and of the memory that all of them stand in: views end here."""
+        self._held = self._kept = self._held[row - self._start :].copy()
+        self._start = row
+        self._buffer.close()
+
+    def close(self) -> None:
+        """Let go of all rows."""
+        self.leave(self._end)
 
     def _bands(self, end: int) -> Iterator[Window]:
         """What of the window is still to be read down to a row, up to the next row of blocks at a time."""
@@ -140,7 +154,7 @@ class Rows:
             yield Window(self._window.col_off, start, self._window.width, stop - start)
             start = stop
 
-    def _empty(self, rows: int) -> Pixels:
+    def _like(self, rows: int) -> Pixels:
         info = self._source.info
         return cast("Pixels", np.empty((rows, self._window.width, info.bands), info.dtype))
 
@@ -168,11 +182,13 @@ def run_tiles(
     on_taken: Callable[[], None] | None = None,
     blank: bool = False,
     colours: Colours = AS_THEY_ARE,
+    out: Pixels | None = None,
 ) -> Pixels:
-    """Run the windows of ``tiles`` and put their cores together: (3 or 4, height, width) of ``core``.
+    """Run the windows of ``tiles`` and put their cores together: (3 or 4, height, width) of ``core``, in ``out`` where
+    it is given.
 
-    ``cut`` gives the raster's pixels; ``on_taken`` is called, by any thread, when it will not be asked again.
-    ``colours`` are converted for the network and back.
+    ``cut`` gives the raster's pixels; ``on_taken`` is called, by any thread, when neither it nor what it gave is needed
+    any more. ``colours`` are converted for the network and back.
 
     A tile whose whole cell is transparent is not run: it keeps the source's own pixels, grey repeated, or with
     ``blank`` becomes 0. The whole cell, because what is made of a tile must not depend on the region asked for.
@@ -180,26 +196,29 @@ def run_tiles(
     turns = turns or Turns()
     hidden = [tile for tile in tiles if info.alpha and not cut(tile.cell)[..., -1].any()]
     groups = list(_batches(tuple(tile for tile in tiles if tile not in hidden), batch))
-    picture = _before_it_is_run(core, cut, info, hidden, colours, blank=blank)
+    picture = np.empty(picture_shape(core, info), info.dtype) if out is None else out
+    _put_what_is_not_run(picture, core, cut, info, hidden, colours, blank=blank)
     if hidden and on_tiles is not None:
         on_tiles(sum(tile.core.area for tile in hidden))
     taken = count(1)  # its next() is one step for all threads
 
+    def on_group_taken() -> None:
+        if next(taken) == len(groups) and on_taken is not None:
+            on_taken()
+
     def run(group: list[Tile]) -> int:
         """Of the pixels that it keeps, the number."""
         with turns.call():
-            windows = np.stack([colours.to_srgb(to_rgb(cut(tile.window), info)) for tile in group], dtype=info.dtype)
+            windows = [colours.to_srgb(to_rgb(cut(tile.window), info)) for tile in group]
             # Colours are given back with the raster's own pixels beside them.
-            given = [to_rgb(cut(tile.core), info).copy() if colours.back else None for tile in group]
-            if next(taken) == len(groups) and on_taken is not None:
-                on_taken()
-            results = engine.run(windows)
-            for tile, window, result, own in zip(group, windows, results, given, strict=True):
-                made = result[(slice(None), *tile.crop.slices)]
-                if own is not None:
-                    finished = colours.finish(made.transpose(1, 2, 0), window[tile.crop.slices], own)
-                    made = finished.transpose(2, 0, 1)
-                picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = made
+            given = [to_rgb(cut(tile.core), info).copy() for tile in group] if colours.back else []
+            places = [picture[(slice(0, 3), *tile.core.relative_to(core).slices)] for tile in group]
+            made = [np.empty_like(place) for place in places] if colours.back else places
+            crops = [tile.crop.slices for tile in group]
+            engine.run([Piece(*each) for each in zip(windows, made, crops, strict=True)], on_group_taken)
+            if colours.back:
+                for place, new, window, crop, own in zip(places, made, windows, crops, given, strict=True):
+                    place[:] = colours.finish(new.transpose(1, 2, 0), window[crop], own).transpose(2, 0, 1)
             return sum(tile.core.area for tile in group)
 
     for kept in _at_once(run, groups, calls):
@@ -208,17 +227,20 @@ def run_tiles(
     return picture
 
 
-def _before_it_is_run(
-    core: Window, cut: Cut, info: RasterInfo, hidden: Sequence[Tile], colours: Colours, *, blank: bool
-) -> Pixels:
+def picture_shape(core: Window, info: RasterInfo) -> tuple[int, int, int]:
+    """(bands, height, width) of what is made of a core."""
+    return 3 + info.alpha, core.height, core.width
+
+
+def _put_what_is_not_run(
+    picture: Pixels, core: Window, cut: Cut, info: RasterInfo, hidden: Sequence[Tile], colours: Colours, *, blank: bool
+) -> None:
     """What the network does not make of a picture: alpha, which goes around it, and tiles that are not run."""
-    picture: Pixels = np.empty((3 + info.alpha, core.height, core.width), dtype=info.dtype)
     if info.alpha:
         picture[3] = cut(core)[..., -1]
     for tile in hidden:
         own = colours.unseen(to_rgb(cut(tile.core), info))
         picture[(slice(0, 3), *tile.core.relative_to(core).slices)] = 0 if blank else own.transpose(2, 0, 1)
-    return picture
 
 
 def _at_once(run: Callable[[list[Tile]], int], groups: list[list[Tile]], calls: int) -> Iterator[int]:

@@ -7,7 +7,7 @@ import time
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.engines.base import Engine
+from urst_tiles.engines.base import Engine, run_whole
 from urst_tiles.engines.choosing import EngineName, make_engine
 from urst_tiles.engines.torch import Precision
 from urst_tiles.networks.base import FrozenNetwork
@@ -33,7 +33,7 @@ def seconds_per_pixel(
     """Seconds that one pixel of a window of ``window`` px takes, from pictures no larger than it."""
     tried = make_engine(frozen, engine=engine, device=device, precision=precision, device_memory=device_memory)
     smallest = max(frozen.minimum, frozen.stride)
-    tried.run(_picture(smallest))  # the first call sets up what later ones use
+    run_whole(tried, _picture(smallest))  # the first call sets up what later ones use
     found = 0.0
     for asked in _SIDES:
         side = max(smallest, min(asked, window) // frozen.stride * frozen.stride)
@@ -50,5 +50,5 @@ def _picture(side: int) -> NDArray[np.uint8]:
 
 def _seconds_of(engine: Engine, picture: NDArray[np.uint8]) -> float:
     started = time.perf_counter()
-    engine.run(picture)
+    run_whole(engine, picture)
     return time.perf_counter() - started

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from tests.networks_support import network_of, noise, statistics_of
 from tests.support import picture
 from urst_tiles import collect_statistics, plan, stylize
-from urst_tiles.engines import TorchEngine, make_engine
+from urst_tiles.engines import Piece, TorchEngine, make_engine, run_whole
 from urst_tiles.engines import choosing as choosing_module
 from urst_tiles.engines.choosing import PAYS, suitable, why_not
 from urst_tiles.engines.compiling import check_compiler
@@ -64,9 +66,9 @@ def test_openvino_gives_pytorchs_pixels_to_a_level_at_any_size(name: str) -> Non
     least, stride = frozen.minimum, frozen.stride
     # whole strides; a number of windows, none of whose sides is; smaller than the network's own layers take
     for given in (windows(1, 8 * stride, 12 * stride), windows(3, least + 5, 2 * least + 3), windows(2, 5, 7)):
-        wanted = reference.run(given)
+        wanted = run_whole(reference, given)
         assert int(wanted.max()) - int(wanted.min()) > 50  # a picture, not a plane
-        assert off(engine.run(given), wanted) <= 1
+        assert off(run_whole(engine, given), wanted) <= 1
 
 
 @needs_openvino
@@ -75,8 +77,8 @@ def test_openvino_gives_the_same_pixels_in_calls_at_the_same_time() -> None:
     engine, reference = OpenVINOEngine(frozen, calls=2), OpenVINOEngine(frozen)
     given = [windows(1, 64 + 4 * number, 80) for number in range(8)]
     with ThreadPoolExecutor(4) as pool:  # more than there are requests: the others wait
-        found = list(pool.map(engine.run, given))
-    for one, wanted in zip(found, map(reference.run, given), strict=True):
+        found = list(pool.map(partial(run_whole, engine), given))
+    for one, wanted in zip(found, map(partial(run_whole, reference), given), strict=True):
         assert np.array_equal(one, wanted)
 
 
@@ -85,7 +87,7 @@ def test_openvino_takes_16_bits() -> None:
     frozen = frozen_of("johnson")
     given = windows(2, 41, 50, "uint16")
     # A thousandth of a level of 8 bits is 1/4 of one of 16.
-    assert off(OpenVINOEngine(frozen).run(given), TorchEngine(frozen, device="cpu").run(given)) <= 8
+    assert off(run_whole(OpenVINOEngine(frozen), given), run_whole(TorchEngine(frozen, device="cpu"), given)) <= 8
 
 
 @needs_openvino
@@ -94,7 +96,7 @@ def test_identity_returns_every_level() -> None:
     engine = OpenVINOEngine(network.freeze(network.neutral_statistics))
     for dtype, top in ((np.uint8, 256), (np.uint16, 65536)):
         given: Any = np.resize(np.arange(top, dtype=dtype), (1, 150, 147, 3))
-        assert np.array_equal(engine.run(given), given.transpose(0, 3, 1, 2))
+        assert np.array_equal(run_whole(engine, given), given.transpose(0, 3, 1, 2))
 
 
 class Broken(nn.Module):
@@ -108,15 +110,15 @@ class Broken(nn.Module):
 def test_what_is_no_number_is_grey_in_every_engine() -> None:
     frozen = FrozenNetwork(Broken(), halo=0, stride=1, minimum=1)
     given = np.maximum(noise(16, 24), 1)[None]
-    found = OpenVINOEngine(frozen).run(given)
+    found = run_whole(OpenVINOEngine(frozen), given)
     assert set(np.unique(found)) == {128, 255}
-    assert np.array_equal(found, TorchEngine(frozen, device="cpu").run(given))
+    assert np.array_equal(found, run_whole(TorchEngine(frozen, device="cpu"), given))
 
 
 @needs_openvino
 def test_openvino_computes_in_float32_and_on_as_many_threads_as_pytorch() -> None:
     engine = OpenVINOEngine(frozen_of("identity"))
-    engine.run(windows(1, 8, 8))
+    run_whole(engine, windows(1, 8, 8))
     (requests,) = engine._requests.values()
     compiled = requests.get().get_compiled_model()
     assert compiled.get_property("INFERENCE_PRECISION_HINT").get_type_name() == "f32"
@@ -137,7 +139,7 @@ class Sorted(nn.Module):
 def test_an_operation_that_openvino_does_not_know_is_said_in_one_line() -> None:
     frozen = FrozenNetwork(Sorted(), halo=0, stride=1, minimum=1)
     with pytest.raises(NetworkError, match=r"OpenVINO does not take this network \(.*\); use --engine torch") as caught:
-        OpenVINOEngine(frozen).run(windows(1, 8, 8))
+        run_whole(OpenVINOEngine(frozen), windows(1, 8, 8))
     assert "\n" not in str(caught.value)
     assert "OpenVINO does not take" in str(why_not(frozen, "openvino"))
     assert isinstance(make_engine(frozen, device="cpu"), TorchEngine)
@@ -207,9 +209,13 @@ def test_lossy_precisions_are_never_chosen_by_themselves() -> None:
 @pytest.mark.parametrize("levels", [1, 2])
 def test_openvino_that_is_off_by_more_than_a_level_is_not_used(levels: int, monkeypatch: pytest.MonkeyPatch) -> None:
     exact = OpenVINOEngine.run
-    monkeypatch.setattr(
-        OpenVINOEngine, "run", lambda self, given: np.minimum(exact(self, given), 255 - levels) + levels
-    )
+
+    def off_by(self: OpenVINOEngine, pieces: Sequence[Piece]) -> None:
+        exact(self, pieces)
+        for piece in pieces:
+            piece.place[:] = np.minimum(piece.place, 255 - levels) + levels
+
+    monkeypatch.setattr(OpenVINOEngine, "run", off_by)
     network, source = load_network("identity"), ArraySource(np.broadcast_to(noise(1, 1), (3000, 3000, 3)))
     assert (why_not(network, "openvino") is None) == (levels == 1)
     found = plan(source, network, device="cpu")
@@ -270,9 +276,9 @@ def test_threads_may_call_at_the_same_time(engine: str) -> None:
     frozen = frozen_of("johnson")
     made = make_engine(frozen, engine=engine, device="cpu")
     given = [windows(1, 40 + 4 * number, 48) for number in range(6)]
-    wanted = [made.run(each) for each in given]
+    wanted = [run_whole(made, each) for each in given]
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(made.run, given))
+        found = list(pool.map(partial(run_whole, made), given))
     assert all(np.array_equal(one, other) for one, other in zip(found, wanted, strict=True))
 
 
@@ -290,6 +296,6 @@ def test_torch_compile_gives_the_same_pixels() -> None:
     engine = make_engine(frozen, engine="compile", device="cpu")
     assert engine.description.startswith("torch.compile 2")
     given = windows(2, 25, 34)
-    wanted = TorchEngine(frozen, device="cpu").run(given)
+    wanted = run_whole(TorchEngine(frozen, device="cpu"), given)
     assert len(np.unique(wanted)) > 50  # a picture, not a plane
-    assert off(engine.run(given), wanted) <= 1
+    assert off(run_whole(engine, given), wanted) <= 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from benchmarks import published
 from tests.networks_support import noise, statistics_of
 from tests.support import picture
 from urst_tiles import collect_statistics, plan, stylize
-from urst_tiles.engines import TorchEngine, make_engine
+from urst_tiles.engines import TorchEngine, make_engine, run_whole
 from urst_tiles.engines.choosing import most_calls, why_not
 from urst_tiles.engines.llvm import UntranslatedError, known_processor, machine
 from urst_tiles.engines.llvm import convolution as convolution_module
@@ -135,12 +136,12 @@ def test_llvm_gives_pytorchs_pixels_to_a_level_at_any_size(name: str) -> None:
     engine, reference = LLVMEngine(frozen), TorchEngine(frozen, device="cpu")
     least, stride = frozen.minimum, frozen.stride
     for given_ in (windows(1, 8 * stride, 12 * stride), windows(3, least + 5, 2 * least + 3), windows(2, 5, 7)):
-        wanted = reference.run(given_)
+        wanted = run_whole(reference, given_)
         assert name == "identity" or int(wanted.max()) - int(wanted.min()) > 20  # a picture, not a plane
-        assert off(engine.run(given_), wanted) <= 1
+        assert off(run_whole(engine, given_), wanted) <= 1
     sixteen = windows(2, 41, 50, "uint16")
     # A thousandth of a level of 8 bits is 1/4 of one of 16.
-    assert off(engine.run(sixteen), reference.run(sixteen)) <= 8
+    assert off(run_whole(engine, sixteen), run_whole(reference, sixteen)) <= 8
 
 
 def test_llvm_gives_the_same_pixels_in_calls_at_the_same_time() -> None:
@@ -148,8 +149,8 @@ def test_llvm_gives_the_same_pixels_in_calls_at_the_same_time() -> None:
     engine, reference = LLVMEngine(frozen, calls=2), LLVMEngine(frozen)
     given_ = [windows(1, 64 + 4 * number, 80) for number in range(8)]
     with ThreadPoolExecutor(4) as pool:  # more than there are calls: the others wait
-        found = list(pool.map(engine.run, given_))
-    for one, wanted in zip(found, map(reference.run, given_), strict=True):
+        found = list(pool.map(partial(run_whole, engine), given_))
+    for one, wanted in zip(found, map(partial(run_whole, reference), given_), strict=True):
         assert np.array_equal(one, wanted)
     assert most_calls("llvm", 8) == 1
 
@@ -158,7 +159,7 @@ def test_identity_returns_every_level() -> None:
     engine = LLVMEngine(wide("identity"))
     for dtype, top in ((np.uint8, 256), (np.uint16, 65536)):
         given_: Any = np.resize(np.arange(top, dtype=dtype), (1, 150, 147, 3))
-        assert np.array_equal(engine.run(given_), given_.transpose(0, 3, 1, 2))
+        assert np.array_equal(run_whole(engine, given_), given_.transpose(0, 3, 1, 2))
 
 
 class Broken(nn.Module):
@@ -188,9 +189,9 @@ def test_what_is_no_number_is_grey() -> None:
 
     frozen = FrozenNetwork(symbolic_trace(Broken()), halo=0, stride=1, minimum=1)
     given_ = np.maximum(noise(16, 24), 1)[None]
-    found = LLVMEngine(frozen).run(given_)
+    found = run_whole(LLVMEngine(frozen), given_)
     assert set(np.unique(found)) == {128, 255}
-    assert np.array_equal(found, TorchEngine(frozen, device="cpu").run(given_))
+    assert np.array_equal(found, run_whole(TorchEngine(frozen, device="cpu"), given_))
 
 
 def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +205,7 @@ def test_what_is_not_there_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(convolution_module, "translated", forbidden)
         with pytest.raises(NetworkError, match=r"makes no programs here \(mmap: not permitted\); use --engine torch"):
-            LLVMEngine(frozen).run(windows(1, 64, 64))
+            run_whole(LLVMEngine(frozen), windows(1, 64, 64))
         assert "makes no programs here" in str(why_not(frozen, "llvm"))
     monkeypatch.setattr(machine, "known_processor", lambda: None)
     with pytest.raises(InputError, match="a processor with AVX2 or NEON"):

@@ -2,11 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, cast
+
+import numpy as np
 
 from urst_tiles.sources.base import Pixels
 
-__all__ = ["Engine"]
+__all__ = ["ALL", "Engine", "Piece", "run_whole"]
+
+ALL = (slice(None), slice(None))
+"""A crop that leaves a window as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A window that is run, and where what is kept of the result goes. The engine cuts that out: nothing else is
+    rounded, or comes back from a GPU.
+
+    Attributes:
+        window: (H, W, 3) uint8 or uint16; a view, of whatever layout.
+        place: (3, rows, columns) of the same type, for what is kept; a view, each row of it in one piece.
+        crop: rows and columns of the window that are kept.
+    """
+
+    window: Pixels
+    place: Pixels
+    crop: tuple[slice, slice] = ALL
 
 
 class Engine(Protocol):
@@ -27,12 +50,28 @@ class Engine(Protocol):
         """The most bytes of a device's memory held so far, CUDA's own context left out; None: there is no device."""
         ...
 
-    def run(self, windows: Pixels) -> Pixels:
-        """(N, H, W, 3) uint8 or uint16 → (N, 3, H, W) of the same dtype, rounded to the nearest level.
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
+        """Put what the network makes of each window into its place, rounded to the nearest level.
 
-        However many windows fit into memory at a time, the result is of all of them.
+        However many windows fit into memory at a time, all of them are run.
+
+        Parameters:
+            pieces: windows of one size and type.
+            on_taken: called once, when no window is read any more.
 
         Raises:
             DeviceMemoryError: not even one window fits into the device's memory.
         """
         ...
+
+
+def run_whole(engine: Engine, windows: Pixels) -> Pixels:
+    """(N, H, W, 3) uint8 or uint16 → (N, 3, H, W) of the same type: all of each window's result.
+
+    Raises:
+        DeviceMemoryError: see :meth:`Engine.run`.
+    """
+    count, height, width, _ = windows.shape
+    results = cast("Pixels", np.empty((count, 3, height, width), windows.dtype))
+    engine.run([Piece(window, result) for window, result in zip(windows, results, strict=True)])
+    return results

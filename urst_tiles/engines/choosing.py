@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from urst_tiles.engines.base import Engine
+from urst_tiles.engines.base import Engine, run_whole
 from urst_tiles.engines.compiling import check_compiler
 from urst_tiles.engines.devices import choose_device
 from urst_tiles.engines.llvm import known_processor
@@ -88,10 +88,10 @@ def why_not(network: StyleNetwork | FrozenNetwork, engine: EngineName) -> str | 
     frozen = network if isinstance(network, FrozenNetwork) else network.freeze(collect_statistics(network, noise))
     try:
         tried: Engine = OpenVINOEngine(frozen) if engine == "openvino" else LLVMEngine(frozen)
-        found = tried.run(noise[None]).astype(int)
+        found = run_whole(tried, noise[None]).astype(int)
     except NetworkError as error:
         return str(error)
-    off = int(np.abs(found - TorchEngine(frozen, device="cpu").run(noise[None])).max())
+    off = int(np.abs(found - run_whole(TorchEngine(frozen, device="cpu"), noise[None])).max())
     return None if off <= 1 else f"{_ON_CPUS[engine]}'s pixels are up to {off} levels off PyTorch's with this network"
 
 

@@ -12,17 +12,20 @@ from __future__ import annotations
 
 import copy
 import queue
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
+from urst_tiles.engines.base import Piece
 from urst_tiles.engines.llvm import UntranslatedError, processor
+from urst_tiles.engines.llvm.maps import Map
+from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.base import FrozenNetwork
-from urst_tiles.networks.padding import extend, round_up
-from urst_tiles.sources.base import Pixels
+from urst_tiles.networks.padding import reflected_indices, round_up
 
 if TYPE_CHECKING:
     from urst_tiles.engines.llvm.schedule import Schedule
@@ -64,7 +67,10 @@ class LLVMEngine:
         check_llvm("float32")
         calls = max(1, min(calls, torch.get_num_threads()))
         self._stride, self._minimum = network.stride, network.minimum
-        self._schedule = schedule_of(network, torch.get_num_threads() // calls)
+        from urst_tiles.engines.llvm.levels import Levels
+
+        workshop = Workshop(torch.get_num_threads() // calls)
+        self._schedule, self._levels = schedule_of(network, workshop), Levels(workshop)
         # One for each call: the maps of its last window, and those of its next.
         self._memory = queue.LifoQueue[Tensor]()
         for _ in range(calls):
@@ -84,31 +90,28 @@ class LLVMEngine:
         """See :class:`~urst_tiles.engines.base.Engine`."""
         return None
 
-    def run(self, windows: Pixels) -> Pixels:
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
         """See :class:`~urst_tiles.engines.base.Engine`."""
         try:
             self._schedule.prepare()
+            self._levels.prepare()
         except UntranslatedError as error:
             raise NetworkError(f"LLVM makes no programs here ({error}); use --engine torch") from error
-        with torch.inference_mode():
-            result: Pixels = self._levels(torch.from_numpy(windows)).numpy()
-        return result if result.dtype == windows.dtype else cast("Pixels", result.astype(windows.dtype))
-
-    def _levels(self, levels: Tensor) -> Tensor:
-        """(N, H, W, 3) levels → (N, 3, H, W): uint8, or int32 for 16 bits."""
-        narrow = levels.dtype == torch.uint8
-        top = 255.0 if narrow else 65535.0
-        count, height, width, _ = levels.shape
+        height, width = pieces[0].window.shape[:2]
         over, across = (max(round_up(side, self._stride), self._minimum) for side in (height, width))
         memory = self._memory.get()
         try:
-            memory = self._enough(memory, self._schedule.plan(count, over, across).floats)
-            image = self._schedule.image(count, over, across, memory)
-            image.copy_(extend(levels.permute(0, 3, 1, 2), over, across)).div_(top)
-            picture = self._schedule.run(image, memory)[..., :height, :width]
-            # As the frozen network does: what is no number is grey.
-            picture = picture.clamp_(0.0, 1.0).nan_to_num_(nan=0.5)
-            return picture.mul_(top).round_().to(torch.uint8 if narrow else torch.int32)
+            memory = self._enough(memory, self._schedule.plan(len(pieces), over, across).floats)
+            image = self._schedule.image(len(pieces), over, across, memory)
+            for piece, each in zip(pieces, _maps(image), strict=True):
+                self._levels.read(piece.window, each[:height, :width])
+                _extend(each, height, width)
+            if on_taken is not None:
+                on_taken()
+            with torch.inference_mode():
+                made = self._schedule.run(image, memory)
+            for piece, each in zip(pieces, _maps(made), strict=True):
+                self._levels.write(each[:height, :width][piece.crop], piece.place)
         finally:
             self._memory.put(memory)
 
@@ -119,8 +122,8 @@ class LLVMEngine:
         return torch.empty(floats)
 
 
-def schedule_of(network: FrozenNetwork, threads: int = 1) -> Schedule:
-    """The network with our own convolutions in it, each of which runs on so many threads.
+def schedule_of(network: FrozenNetwork, workshop: Workshop | None = None) -> Schedule:
+    """The network with our own convolutions in it, on the threads of a workshop; without one, on one thread.
 
     Raises:
         InputError: see :func:`check_llvm`.
@@ -129,9 +132,23 @@ def schedule_of(network: FrozenNetwork, threads: int = 1) -> Schedule:
     check_llvm("float32")
     from urst_tiles.engines.llvm.rewriting import convolve
     from urst_tiles.engines.llvm.schedule import Schedule
-    from urst_tiles.engines.llvm.workshop import Workshop
 
     module = copy.deepcopy(network.module)
     if not isinstance(module, GraphModule):
         raise NetworkError("the LLVM engine runs networks whose layers could be put into a graph; use --engine torch")
-    return Schedule(module, convolve(module, network.minimum, network.stride, Workshop(threads)))
+    return Schedule(module, convolve(module, network.minimum, network.stride, workshop or Workshop(1)))
+
+
+def _extend(image: Map, height: int, width: int) -> None:
+    """Reflected pixels at the bottom and on the right of a map of which so much is written, as
+    :class:`~urst_tiles.networks.base.AnySizeNetwork` adds them.
+    """
+    for axis, length in ((0, height), (1, width)):
+        along = image.swapaxes(0, axis)
+        if len(along) > length:
+            along[length:] = along[reflected_indices(length, len(along)).numpy()[length:]]
+
+
+def _maps(images: Tensor) -> Map:
+    """(N, C, H, W) → (N, H, W, C), in one piece."""
+    return cast("Map", images.permute(0, 2, 3, 1).contiguous().numpy())

@@ -18,13 +18,14 @@ import importlib.util
 import queue
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from urst_tiles.engines.base import Piece
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.networks.padding import extend, round_up
@@ -103,14 +104,18 @@ class OpenVINOEngine:
         """See :class:`~urst_tiles.engines.base.Engine`."""
         return None
 
-    def run(self, windows: Pixels) -> Pixels:
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
         """See :class:`~urst_tiles.engines.base.Engine`."""
-        height, width = windows.shape[1:3]
+        height, width = pieces[0].window.shape[:2]
+        windows = cast("Pixels", np.stack([piece.window for piece in pieces]))
+        if on_taken is not None:
+            on_taken()
         given = np.ascontiguousarray(self._extended(windows))
         with self._request(windows.dtype) as request:
-            # A copy: the request's own memory is written again by the next call.
-            result = request.infer({0: given})[0][..., :height, :width].copy()
-        return cast("Pixels", result)
+            # The request's own memory, which the next call writes again.
+            results = request.infer({0: given})[0][..., :height, :width]
+            for piece, result in zip(pieces, results, strict=True):
+                piece.place[:] = result[:, *piece.crop]
 
     def _extended(self, windows: Pixels) -> Pixels:
         """With reflected pixels on the far edges, as :class:`~urst_tiles.networks.base.AnySizeNetwork` adds them."""

@@ -1,7 +1,7 @@
 """PyTorch, on a CPU or a GPU, as it is or compiled.
 
-Whole levels cross the bus (uint8 is a quarter of float32); scaling to [0, 1], the network and rounding back happen on
-the device.
+Whole levels cross the bus (uint8 is a quarter of float32); scaling to [0, 1], the network, cutting out what is kept and
+rounding it happen on the device.
 
 When a call is too much for a GPU, half as many windows are run at a time from then on; nothing is lost, as a window's
 result is its own.
@@ -11,17 +11,19 @@ from __future__ import annotations
 
 import copy
 import threading
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Literal, cast
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
+from urst_tiles.engines.base import Piece
 from urst_tiles.engines.compiling import check_compiler, compiled
-from urst_tiles.engines.cuda import Pipeline
+from urst_tiles.engines.cuda import Pipeline, rounded, top_of
 from urst_tiles.engines.devices import (
     choose_device,
     exact_products,
@@ -34,7 +36,6 @@ from urst_tiles.engines.devices import (
 from urst_tiles.errors import DeviceMemoryError
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
 from urst_tiles.networks.graphs import Convolution, module_of
-from urst_tiles.sources.base import Pixels
 
 __all__ = ["Precision", "TorchEngine", "choose_device", "describe"]
 
@@ -100,7 +101,7 @@ class TorchEngine:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._moved = moved
         self._networks: dict[bool, AnySizeNetwork] = {}
-        self._pipeline = Pipeline(self._device, self._levels) if self._device.type == "cuda" else None
+        self._pipeline = Pipeline(self._device, self._picture) if self._device.type == "cuda" else None
 
     @property
     def description(self) -> str:
@@ -116,15 +117,14 @@ class TorchEngine:
         """See :class:`~urst_tiles.engines.base.Engine`."""
         return peak_bytes(self._device)
 
-    def run(self, windows: Pixels) -> Pixels:
+    def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
         """See :class:`~urst_tiles.engines.base.Engine`."""
-        results: list[Pixels] = []
         done = 0
-        while done < len(windows):
-            part = windows[done : done + (self._limit or len(windows))]
+        while done < len(pieces):
+            part = pieces[done : done + (self._limit or len(pieces))]
             refused = None
             try:
-                results.append(self._run(part))
+                self._run(part)
                 done += len(part)
             except RuntimeError as error:
                 refused = why_too_much(error)
@@ -133,35 +133,37 @@ class TorchEngine:
             # Here the error is gone, whose traceback holds the feature maps.
             if refused is not None:
                 self._run_fewer_than(part, refused)
-        return results[0] if len(results) == 1 else cast("Pixels", np.concatenate(results))
+        if on_taken is not None:  # not before: what was too much is read again
+            on_taken()
 
-    def _run_fewer_than(self, windows: Pixels, refused: str) -> None:
+    def _run_fewer_than(self, pieces: Sequence[Piece], refused: str) -> None:
         """Half as many windows from now on."""
         release_cache(self._device)
-        count, height, width = windows.shape[:3]
-        if count == 1:
+        if len(pieces) == 1:
+            height, width = pieces[0].window.shape[:2]
             raise DeviceMemoryError(
                 f"one window of {width} x {height} px {refused} {self._device}; use a smaller --window, or --device cpu"
             )
-        self._limit = count // 2
+        self._limit = len(pieces) // 2
 
-    def _run(self, windows: Pixels) -> Pixels:
-        if self._pipeline is None:
-            with self._lock:
-                return cast("Pixels", self._levels(torch.from_numpy(windows)).numpy())
-        return self._pipeline(windows)
+    def _run(self, pieces: Sequence[Piece]) -> None:
+        if self._pipeline is not None:
+            self._pipeline(pieces)
+            return
+        with self._lock, torch.inference_mode():
+            levels = torch.from_numpy(np.stack([piece.window for piece in pieces]))
+            picture = self._picture(levels)
+            top = top_of(levels)
+            for piece, made in zip(pieces, picture, strict=True):
+                torch.from_numpy(piece.place).copy_(rounded(made[:, *piece.crop], top))
 
-    def _levels(self, levels: Tensor) -> Tensor:
-        """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W) of the same type."""
-        narrow = levels.dtype == torch.uint8
-        top = 255.0 if narrow else 65535.0
-        network = self._network(deep=not narrow)
+    def _picture(self, levels: Tensor) -> Tensor:
+        """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W), 0 … 1."""
+        network = self._network(deep=levels.dtype != torch.uint8)
         with torch.inference_mode(), self._autocast(), self._products():
             # (N, H, W, 3) seen as (N, 3, H, W) is already channels last: no copy.
-            picture = network(levels.permute(0, 3, 1, 2).to(torch.float32).div_(top))
-            rounded: Tensor = picture.float().mul_(top).round_().to(levels.dtype)
-            # A GPU puts it in one piece, for one copy across the bus.
-            return rounded.contiguous() if self._pipeline is not None else rounded
+            picture: Tensor = network(levels.permute(0, 3, 1, 2).to(torch.float32).div_(top_of(levels)))
+            return picture
 
     def _network(self, *, deep: bool) -> AnySizeNetwork:
         """For pictures of 16 bits or of 8, made when first asked for: the raster of a run has one depth."""

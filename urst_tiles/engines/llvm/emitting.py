@@ -185,6 +185,12 @@ class Emitter:
         """The larger one; what is no number stays so."""
         return self.builder.select(self.builder.fcmp_ordered(">", floor, x), floor, x)
 
+    def rounded(self, x: Any) -> Any:
+        """To the nearest whole number, halves to the even one."""
+        return self.builder.call(
+            self._declared(f"llvm.roundeven.v{self.lanes}f32", ir.FunctionType(self.vector, [self.vector])), [x]
+        )
+
     def combined(self, factors: Sequence[float], values: Sequence[Any]) -> Any:
         """The sum of vectors times constants; a one costs no multiplication, a zero nothing."""
         pairs = sorted(

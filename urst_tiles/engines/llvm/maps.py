@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, cast
 
 import numpy as np
@@ -55,11 +56,17 @@ def offsets(positions: Table, step: int, begin: int = 0) -> Table:
 def fill_margin(padded: Map, margin: Padding) -> None:
     """Write the margin of a map whose inner positions are written: the columns, then rows with their corners."""
     for axis, before, after in ((1, margin.left, margin.right), (0, margin.top, margin.bottom)):
-        along = np.moveaxis(padded, axis, 0)
-        length = len(along)
-        outer = np.r_[:before, length - after : length]
-        inner = sources(length, before, length - before - after, margin.mode)[outer]
-        along[outer] = 0.0 if margin.mode == "zeros" else along[before + inner]
+        if before or after:
+            along = padded.swapaxes(0, axis)
+            outer, inner = _margin(len(along), before, after, margin.mode)
+            along[outer] = 0.0 if margin.mode == "zeros" else along[inner]
+
+
+@lru_cache(4 * SIZES)
+def _margin(length: int, before: int, after: int, mode: str) -> tuple[Table, Table]:
+    """Positions of a margin, and those that they repeat."""
+    outer = np.r_[:before, length - after : length]
+    return outer, before + sources(length, before, length - before - after, mode)[outer]
 
 
 def check_map(found: Map, shape: tuple[int, ...]) -> None:
