@@ -31,6 +31,7 @@ LAYERS = [
     "options",
     "objects",
     "sources",
+    "buffers",
     "runs",
     "folders",
     "sharing",
