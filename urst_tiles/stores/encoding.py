@@ -18,10 +18,10 @@ from typing import Any, cast
 import google_crc32c
 import numpy as np
 from numcodecs import Blosc
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from urst_tiles.allocator import RETURNED_BYTES, can_return_memory
-from urst_tiles.buffers import Buffers
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
@@ -74,10 +74,9 @@ def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[byte
     across, down = (side // layout.chunk for side in layout.shard)
     index = np.full((down, across, 2), _ABSENT, "<u8")
     offset, rows = 0, count()  # enumerate would hold a strip until the next one is made
-    buffers = Buffers()
     for pixels in _in_chunks(strips, layout.chunk):
         row = next(rows)
-        for col, part in enumerate(_compressed(layout, pixels, buffers)):
+        for col, part in enumerate(_compressed(layout, pixels)):
             yield part
             index[row, col] = offset, len(part)
             offset += len(part)
@@ -122,27 +121,27 @@ def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
         yield rest
 
 
-def _compressed(layout: StoreLayout, pixels: Pixels, buffers: Buffers) -> Iterator[bytes]:
+def _compressed(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
     """The chunks of one row of them, from left to right."""
     chosen = codec()
     columns = range(-(-pixels.shape[2] // layout.chunk))
-    shape = (layout.bands, layout.chunk, layout.chunk)
 
     def compress(col: int) -> bytes:
-        with buffers.array(shape, np.dtype(layout.dtype).newbyteorder("<")) as chunk:
-            _cut(pixels, col, chunk)
-            return bytes(chosen.encode(chunk))
+        return bytes(chosen.encode(_chunk(layout, pixels, col)))
 
     yield from map(compress, columns) if pixels.nbytes <= _SMALL else _in_order(compress, columns)
 
 
-def _cut(pixels: Pixels, col: int, chunk: Pixels) -> None:
-    """One whole chunk, (bands, chunk, chunk), from a row of them."""
-    side = chunk.shape[1]
+def _chunk(layout: StoreLayout, pixels: Pixels, col: int) -> NDArray[Any]:
+    """One whole chunk, (bands, chunk, chunk), little-endian."""
+    side = layout.chunk
     part = pixels[:, :, col * side : (col + 1) * side]
-    if part.shape != chunk.shape:
-        chunk[:] = 0
+    little = np.dtype(layout.dtype).newbyteorder("<")
+    if part.shape[1:] == (side, side):
+        return np.ascontiguousarray(part, little)
+    chunk = np.zeros((layout.bands, side, side), little)
     chunk[:, : part.shape[1], : part.shape[2]] = part
+    return chunk
 
 
 def _in_order(work: Callable[[int], bytes], places: Iterable[int]) -> Iterator[bytes]:
