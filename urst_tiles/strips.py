@@ -104,7 +104,7 @@ class Rows:
         self._tall = tallest_read(source)
         self._buffers = buffers or Buffers()
         self._start = self._end = window.row_off  # of what is held
-        self._kept: Pixels = self._like(0)
+        self._kept = self._nothing()
         # rows that later strips want, while nothing else is held
         self._held: Pixels = self._kept
         self._buffer = ExitStack()
@@ -119,7 +119,7 @@ class Rows:
         shape = (end - window.row_off, self._window.width, self._source.info.bands)
         held = self._buffer.enter_context(self._buffers.array(shape, self._source.info.dtype))
         held[: len(self._kept)] = self._kept
-        self._kept = self._like(0)
+        self._kept = self._nothing()
         at = self._end - window.row_off
         for band in self._bands(end):
             rows = held[at : at + band.height]
@@ -154,9 +154,10 @@ class Rows:
             yield Window(self._window.col_off, start, self._window.width, stop - start)
             start = stop
 
-    def _like(self, rows: int) -> Pixels:
+    def _nothing(self) -> Pixels:
+        """No rows."""
         info = self._source.info
-        return cast("Pixels", np.empty((rows, self._window.width, info.bands), info.dtype))
+        return cast("Pixels", np.empty((0, self._window.width, info.bands), info.dtype))
 
 
 def tallest_read(source: Source) -> int:
