@@ -112,6 +112,7 @@ def test_a_budget_too_small_for_bands_spools(tmp_path: Path, small_network: Styl
     assert free.reading == "bands"
     rows = next(part.bytes for part in free.memory.phases[2].parts if part.name == "source")
     assert rows > 60_000 * 3 * 320
-    tight = plan(tmp_path / "in.png", small_network, memory=free.memory.bytes - 1, **settings)
+    # By more than what the process itself may hold more or less of from one plan to the next.
+    tight = plan(tmp_path / "in.png", small_network, memory=free.memory.bytes - rows // 2, **settings)
     assert tight.reading == "spool"
     assert tight.memory.bytes < free.memory.bytes
