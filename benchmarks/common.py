@@ -31,7 +31,7 @@ def machine() -> dict[str, Any]:
         "system": platform.system(),
         "python": platform.python_version(),
         "versions": {name: version(name) for name in _LIBRARIES if find_spec(name.replace("-", "_"))},
-        "commit": _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else ""),
+        "commit": os.environ.get("URST_TILES_COMMIT") or _commit(),
     }
 
 
@@ -57,6 +57,13 @@ def in_subprocess(module: str, *arguments: object, timeout: float = 7200) -> dic
         return {"error": (done.stderr.strip().splitlines() or [f"status {done.returncode}"])[-1]}
     result: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return result
+
+
+def _commit() -> str:
+    """What is run here. A copy without its history is told by the variable URST_TILES_COMMIT."""
+    if shutil.which("git") is None:
+        return "unknown"
+    return _git("rev-parse", "--short", "HEAD") + ("+changes" if _git("status", "--porcelain") else "")
 
 
 def _git(*words: str) -> str:

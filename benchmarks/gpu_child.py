@@ -7,8 +7,9 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, partial
-from typing import Any
+from functools import cache
+from itertools import cycle, islice
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from benchmarks.measuring import level_errors, serve
 from benchmarks.reference_way import reference_way
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.demo import landscape
-from urst_tiles.engines import TorchEngine, run_whole
+from urst_tiles.engines import Engine, Piece, TorchEngine, run_whole
 from urst_tiles.errors import UrstTilesError
 from urst_tiles.sources.base import Pixels
 
@@ -63,18 +64,32 @@ class Child(throughput_child.Child):
         """Seconds a window, from levels in this process's memory to levels there."""
         return_freed_memory()  # as a run does
         made, given, calls = self._engine(engine, precision), _pictures(window, batch), -(-windows // batch)
+        turns = [self._pieces(given) for _ in range(IN_FLIGHT)]
         started = time.perf_counter()
         with ThreadPoolExecutor(IN_FLIGHT) as pool:
-            for _ in pool.map(partial(run_whole, made), [given] * calls):
+            for _ in pool.map(made.run, islice(cycle(turns), calls)):
                 pass
         taken = (time.perf_counter() - started) / (calls * batch)
         return {"seconds": taken, "limit": made.limit if batch > (made.limit or batch) else None}
 
+    def _pieces(self, given: Pixels) -> list[Piece]:
+        """As a run has them inside a raster: the halo is cut off."""
+        halo, (count, height, width, _) = self._network.halo, given.shape
+        kept = (slice(halo, height - halo), slice(halo, width - halo))
+        places = np.empty((count, 3, height - 2 * halo, width - 2 * halo), given.dtype)
+        return [Piece(window, place, kept, halo) for window, place in zip(given, places, strict=True)]
+
+    def _kept(self, engine: Engine, given: Pixels) -> Pixels:
+        """(N, 3, rows, columns)"""
+        pieces = self._pieces(given)
+        engine.run(pieces)
+        return cast("Pixels", np.stack([piece.place for piece in pieces]))
+
     def _alike(self, engine: str, precision: str, window: int, batch: int) -> dict[str, Any]:
         """A batch against its windows one by one: whether what a window becomes hangs on what it is run with."""
         made, given = self._engine(engine, precision), _pictures(window, batch)
-        one_by_one: Any = np.concatenate([run_whole(made, each[None]) for each in given])
-        return {**level_errors(run_whole(made, given), one_by_one)}
+        one_by_one: Any = np.concatenate([self._kept(made, each[None]) for each in given])
+        return {**level_errors(self._kept(made, given), one_by_one)}
 
     def _against_cpu(self) -> dict[str, Any]:
         """Errors of torch in float32 on this device against the CPU's."""

@@ -1,16 +1,14 @@
 """The frozen network by itself on a device, one batch of windows, in several ways: what a GPU's engine should do is
 decided by their times.
 
-"eager" is what the engine does. "graph" is the same, captured once as a CUDA graph and replayed on fixed buffers.
-"pads" pads without leaving the layout of channels last: PyTorch's own pads on a GPU copy a map to channels first, pad
-it so, and the convolution after it copies it back. "channels first" has maps and weights in PyTorch's default layout;
-phases are put together by one shuffle. "tuned" lets cuDNN try its ways to convolve, which may choose another one each
-time. Each is given the same windows.
+"eager" is what the engine does with windows inside a raster: convolutions pad, with zeros; it is "padded" at its
+borders. "channels first" has maps and weights in PyTorch's default layout; phases are put together by one shuffle.
+"fused" has cuDNN add biases and clip. "tuned" lets cuDNN try its ways to convolve, which may choose another one each
+time. "graph" is the same, captured once as a CUDA graph and replayed on fixed buffers. Each is given the same windows.
 """
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,11 +20,13 @@ from torch import Tensor, nn
 
 from benchmarks.measuring import Spread, alternate
 from benchmarks.reference_way import channels_first
+from urst_tiles.engines.fusing import fused
 from urst_tiles.networks import FrozenNetwork
 from urst_tiles.networks.base import AnySizeNetwork
+from urst_tiles.networks.interior import interior
 from urst_tiles.networks.portable import portable
 
-__all__ = ["CALLS", "Pad", "Way", "compared", "forward", "seconds", "ways"]
+__all__ = ["CALLS", "Way", "compared", "forward", "seconds", "ways"]
 
 CALLS = 8
 """Of the network in a measurement."""
@@ -48,36 +48,6 @@ class Way:
     # bytes of the device that it holds between calls
 
 
-class Pad(nn.Module):
-    """A reflection or replication pad that gives its map channels last: the map is copied once, then its rims."""
-
-    def __init__(self, given: nn.ReflectionPad2d | nn.ReplicationPad2d) -> None:
-        super().__init__()
-        self.widths = given.padding  # left, right, top, bottom
-        self.apart = int(isinstance(given, nn.ReflectionPad2d))  # a mirrored edge is not repeated
-
-    def forward(self, x: Tensor) -> Tensor:
-        left, right, top, bottom = self.widths
-        (height, width), apart = x.shape[-2:], self.apart
-        sides = (top + height + bottom, left + width + right)
-        layout = torch.channels_last
-        y = torch.empty((*x.shape[:2], *sides), dtype=x.dtype, device=x.device, memory_format=layout)
-        rows, cols = slice(top, top + height), slice(left, left + width)
-        y[..., rows, cols] = x
-        for step in range(max(left, right)):
-            if step < left:
-                y[..., rows, left - 1 - step] = x[..., apart * (step + 1)]
-            if step < right:
-                y[..., rows, left + width + step] = x[..., width - 1 - apart * (step + 1)]
-        # Rows of the padded map, so that corners come with them.
-        for step in range(max(top, bottom)):
-            if step < top:
-                y[..., top - 1 - step, :] = y[..., top + apart * (step + 1), :]
-            if step < bottom:
-                y[..., top + height + step, :] = y[..., top + height - 1 - apart * (step + 1), :]
-        return y
-
-
 def forward(network: nn.Module, given: Tensor, precision: str, *, tuned: bool = False) -> Tensor:
     """As the engine calls it: see :class:`urst_tiles.engines.torch.TorchEngine`."""
     half = _HALVES.get(precision)
@@ -91,26 +61,36 @@ def forward(network: nn.Module, given: Tensor, precision: str, *, tuned: bool = 
         return made
 
 
-def ways(frozen: FrozenNetwork, given: Tensor, precision: str) -> dict[str, Way]:
-    """All there are on the device of ``given``, (N, 3, H, W) channels last, whose network's weights are too."""
-    padded = copy.deepcopy(frozen)
-    for name, layer in list(padded.named_modules()):
-        if isinstance(layer, nn.ReflectionPad2d | nn.ReplicationPad2d):
-            padded.set_submodule(name, Pad(layer))
-    first = AnySizeNetwork(
-        channels_first(portable(frozen.module)), halo=frozen.halo, stride=frozen.stride, minimum=frozen.minimum
-    )
-    planes = given.contiguous()
-    found = {
-        EAGER: Way(given, partial(forward, frozen, given, precision)),
-        "pads": Way(given, partial(forward, padded, given, precision)),
-        "channels first": Way(planes, partial(forward, first, planes, precision)),
-    }
+def ways(frozen: FrozenNetwork, given: Tensor, precision: str) -> dict[str, Callable[[], Way]]:
+    """What makes each way there is, on the device of ``given``, (N, 3, H, W) channels last, whose network's weights are
+    too."""
+    inside = interior(frozen)
+
+    def way(network: AnySizeNetwork, given: Tensor = given, *, tuned: bool = False) -> Way:
+        return Way(given, partial(forward, network, given, precision, tuned=tuned))
+
+    found: dict[str, Callable[[], Way]] = {EAGER: partial(way, inside), "padded": partial(way, frozen)}
+    planes, first = given.contiguous(), planar(inside)
+    found["channels first"] = partial(way, first, planes)
     if given.is_cuda:
-        found["tuned"] = Way(given, partial(forward, frozen, given, precision, tuned=True))
-        for name in (EAGER, "pads"):
-            found["graph" if name == EAGER else f"{name}, graph"] = _captured(found[name])
+        one, other = (like(each, fused(each.module)) for each in (inside, first))
+        found["fused"] = partial(way, one)
+        found["fused, channels first"] = partial(way, other, planes)
+        found["tuned"] = partial(way, inside, tuned=True)
+        found["channels first, tuned"] = partial(way, first, planes, tuned=True)
+        found["graph"] = lambda: _captured(way(inside))
+        found["fused, graph"] = lambda: _captured(way(one))
     return found
+
+
+def planar(network: AnySizeNetwork) -> AnySizeNetwork:
+    """A copy whose maps and weights are in PyTorch's default layout."""
+    return like(network, channels_first(portable(network.module)))
+
+
+def like(network: AnySizeNetwork, module: nn.Module) -> AnySizeNetwork:
+    """Another module with the facts of a network."""
+    return AnySizeNetwork(module, halo=network.halo, stride=network.stride, minimum=network.minimum)
 
 
 def _captured(way: Way) -> Way:
@@ -137,23 +117,33 @@ def _captured(way: Way) -> Way:
 
 def seconds(way: Way, fresh: Tensor, calls: int, *, waited: bool) -> float:
     """Of a call, its input copied into place; each ``waited`` for by itself, or all of them at the end."""
-    wait: Callable[[], object] = torch.cuda.synchronize if fresh.is_cuda else (lambda: None)
-    wait()
+    _wait_for(fresh)
     started = time.perf_counter()
     for _ in range(calls):
         way.given.copy_(fresh)
         way.run()
         if waited:
-            wait()
-    wait()
+            _wait_for(fresh)
+    _wait_for(fresh)
     return (time.perf_counter() - started) / calls
 
 
 def compared(
     frozen: FrozenNetwork, fresh: Tensor, precision: str, *, repetitions: int, calls: int = CALLS
 ) -> list[dict[str, Any]]:
-    """A row for each way; ratios are taken within each turn. ``fresh``: as for :func:`ways`."""
-    found = ways(frozen, fresh.clone(memory_format=torch.preserve_format), precision)
+    """A row for each way, {"way", "error"} of those that do not run; ratios are taken within each turn. ``fresh``: as
+    for :func:`ways`."""
+    found: dict[str, Way] = {}
+    refused: list[dict[str, Any]] = []
+    for name, make in ways(frozen, fresh.clone(memory_format=torch.preserve_format), precision).items():
+        try:
+            way = make()
+            way.run()
+            _wait_for(fresh)
+        except RuntimeError as error:
+            refused.append({"way": name, "error": str(error).strip().partition("\n")[0]})
+        else:
+            found[name] = way
     # In a row as in a run, where the next batch waits already, and one by one, where each launch counts.
     timed = {
         waited: alternate(
@@ -161,7 +151,7 @@ def compared(
         )
         for waited in (False, True)
     }
-    expected = _result(found[EAGER], fresh)
+    expected = _kept(found[EAGER], fresh, frozen.halo)
     return [
         {
             "way": name,
@@ -169,16 +159,22 @@ def compared(
             "times_eager": _ratios(timed[False], name),
             "milliseconds_waited": Spread.of(1e3 * each for each in timed[True][name]).to_json(),
             "times_eager_waited": _ratios(timed[True], name),
-            "levels_off": 255 * float((_result(way, fresh) - expected).abs().max()),
+            "levels_off": 255 * float((_kept(way, fresh, frozen.halo) - expected).abs().max()),
             "held_bytes": way.held,
         }
         for name, way in found.items()
-    ]
+    ] + refused
 
 
-def _result(way: Way, fresh: Tensor) -> Tensor:
+def _wait_for(given: Tensor) -> None:
+    if given.is_cuda:
+        torch.cuda.synchronize()
+
+
+def _kept(way: Way, fresh: Tensor, halo: int) -> Tensor:
     way.given.copy_(fresh)
-    return way.run().float().clone()
+    height, width = fresh.shape[-2:]
+    return way.run()[..., halo : height - halo, halo : width - halo].float().clone()
 
 
 def _ratios(timed: dict[str, list[float]], name: str) -> dict[str, float]:

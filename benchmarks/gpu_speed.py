@@ -146,10 +146,11 @@ def frozen_lines(found: dict[str, Any]) -> list[str]:
     head = f"{found['method']}, {found['precision']} x {found['batch']}"
     if "error" in found:
         return [f"{head}: {found['error']}"]
-    return [
+    return [f"{head}, {each['way']}: {each['error']}" for each in found["ways"] if "error" in each] + [
         f"{head}, {each['way']}: {Spread(**each['milliseconds'])} ms a call, {Spread(**each['times_eager'])} x eager, "
         f"waited for {Spread(**each['times_eager_waited'])} x; {each['levels_off']:.2g} levels off"
         for each in found["ways"]
+        if "error" not in each
     ]
 
 

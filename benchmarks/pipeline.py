@@ -20,10 +20,13 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import save
 from benchmarks.measuring import Spread, Worker, alternate, serve
+
+if TYPE_CHECKING:
+    from urst_tiles.geometry import Window
 
 __all__ = ["pieces_of", "run"]
 
@@ -74,12 +77,13 @@ class Child:
                 pass
         return {"seconds": time.perf_counter() - started}
 
-    def _calls(self) -> Counter[tuple[int, int, int]]:
-        """(windows, height, width) of the run's calls of its engine, and how often each is made."""
-        calls: Counter[tuple[int, int, int]] = Counter()
+    def _calls(self) -> Counter[tuple[int, int, int, Window, int]]:
+        """(windows, height, width, what is kept of each, rim) of the run's calls of its engine, and how often each is
+        made."""
+        calls: Counter[tuple[int, int, int, Window, int]] = Counter()
         batch = self._plan.batch
         for shard in self._plan.tiles:
-            sizes = Counter((tile.window.height, tile.window.width) for tile in shard.tiles)
+            sizes = Counter((tile.window.height, tile.window.width, tile.crop, tile.rim) for tile in shard.tiles)
             for size, count in sizes.items():
                 calls[(batch, *size)] += count // batch
                 if count % batch:
@@ -120,15 +124,15 @@ def _slope(told: list[tuple[float, float]]) -> float:
     return float(np.polyfit(seconds[first : last + 1], pixels[first : last + 1], 1)[0])
 
 
-def pieces_of(count: int, height: int, width: int) -> Any:
-    """A call's windows, whose results all go to one place."""
+def pieces_of(count: int, height: int, width: int, kept: Window, rim: int) -> Any:
+    """A call's windows; what is kept of them goes to one place."""
     import numpy as np
 
     from urst_tiles.demo import landscape
     from urst_tiles.engines import Piece
 
-    window, place = landscape(0, 0, width, height, width, height), np.empty((3, height, width), np.uint8)
-    return [Piece(window, place)] * count
+    window = landscape(0, 0, width, height, width, height)
+    return [Piece(window, np.empty((3, kept.height, kept.width), np.uint8), kept.slices, rim)] * count
 
 
 def run(

@@ -183,9 +183,10 @@ def test_the_engine_alone_runs_the_windows_of_the_plan(tmp_path: Path) -> None:
     settings = {"method": "style", "engine": "torch", "raster": str(raster), "weights_dir": None}
     child = Child(settings)
     calls = child._calls()
-    assert sum(count * windows * height * width for (windows, height, width), count in calls.items()) == (
+    assert sum(count * windows * height * width for (windows, height, width, *_), count in calls.items()) == (
         child._plan.tiles.window_pixels
     )
+    assert sum(count * windows * kept.area for (windows, _, _, kept, _), count in calls.items()) == 1200 * 1100
     assert sum(calls.values()) == child.answer({"what": "facts"})["windows"]
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from benchmarks import common, gpu, gpu_frozen, gpu_runs, gpu_speed
 from benchmarks.gpu_child import Child
@@ -229,22 +228,12 @@ def test_ways_that_fail_are_said_and_left_out(capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().out == "b: it is too large\n"
 
 
-@pytest.mark.parametrize("layer", [nn.ReflectionPad2d, nn.ReplicationPad2d])
-@pytest.mark.parametrize("widths", [1, (3, 0, 2, 1)])
-def test_pads_that_stay_channels_last_are_pytorchs(layer: type[nn.Module], widths: Any) -> None:
-    given: Any = layer(widths)
-    x = torch.rand(2, 5, 6, 7).contiguous(memory_format=torch.channels_last)
-    made = gpu_frozen.Pad(given)(x)
-    assert torch.equal(made, given(x))
-    assert made.is_contiguous(memory_format=torch.channels_last)
-
-
 def test_all_ways_to_run_a_network_make_the_same_picture() -> None:
     network = sample_network("adain")
     frozen = network.freeze(network.neutral_statistics)
-    fresh = torch.rand(2, 3, 64, 64).contiguous(memory_format=torch.channels_last)
+    fresh = torch.rand(2, 3, 160, 160).contiguous(memory_format=torch.channels_last)
     rows = gpu_frozen.compared(frozen, fresh, "float32", repetitions=2, calls=1)
-    assert [row["way"] for row in rows] == ["eager", "pads", "channels first"]
+    assert [row["way"] for row in rows] == ["eager", "padded", "channels first"]
     assert all(row["levels_off"] < 0.1 for row in rows)
     assert rows[0]["times_eager"] == {"median": 1, "low": 1, "high": 1, "count": 2}
     told = {"method": "adain", "precision": "float32", "batch": 2}

@@ -80,7 +80,7 @@ class Streams:
         monkeypatch.setattr(Tensor, "record_stream", lambda _self, stream: self.log.append(("holds", stream.name)))
 
 
-def turned(levels: Tensor) -> Tensor:
+def turned(levels: Tensor, _crops: object) -> Tensor:
     return 1 - levels.permute(0, 3, 1, 2) / 255
 
 
@@ -154,10 +154,10 @@ def test_a_batch_that_fails_leaves_its_place_to_others(monkeypatch: pytest.Monke
     streams = Streams()
     streams.use(monkeypatch)
 
-    def refuse(levels: Tensor) -> Tensor:
+    def refuse(levels: Tensor, crops: object) -> Tensor:
         if len(levels) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return turned(levels)
+        return turned(levels, crops)
 
     pipeline = Pipeline(torch.device("cpu"), refuse)
     for _ in range(2 * SLOTS):
@@ -172,13 +172,13 @@ def test_only_one_engine_of_a_process_starts_a_batch_at_a_time(monkeypatch: pyte
     both = threading.Barrier(2)
     met: list[bool] = []
 
-    def meet(levels: Tensor) -> Tensor:
+    def meet(levels: Tensor, crops: object) -> Tensor:
         try:
             both.wait(0.3)
             met.append(True)
         except threading.BrokenBarrierError:
             met.append(False)
-        return turned(levels)
+        return turned(levels, crops)
 
     pipelines = [Pipeline(torch.device("cpu"), meet) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:

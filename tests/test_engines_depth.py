@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.networks_support import network_of, statistics_of
 from tests.support import picture
 from urst_tiles.engines import TorchEngine, run_whole
-from urst_tiles.engines.base import ALL
+from urst_tiles.engines.base import ALL, Piece
 from urst_tiles.engines.cuda import kept_levels
 from urst_tiles.networks import load_network
 from urst_tiles.networks.base import FrozenNetwork
@@ -41,7 +41,7 @@ def test_8_bits_are_computed_in_half_precision_to_the_end() -> None:
     engine = TorchEngine(one.freeze(one.neutral_statistics), device="cpu", precision="float16")
     seen: list[torch.dtype] = []
     for depth in ("uint8", "uint16"):
-        network = engine._network(deep=depth == "uint16")
+        network = engine._network(deep=depth == "uint16", inside=False)
         handle = network.register_forward_hook(lambda _module, _given, result: seen.append(result.dtype))
         run_whole(engine, windows(1, 16, 16, depth))
         handle.remove()
@@ -51,8 +51,10 @@ def test_8_bits_are_computed_in_half_precision_to_the_end() -> None:
 def test_the_deeper_network_has_the_same_weights() -> None:
     network = untrained(width=2)
     engine = TorchEngine(network.freeze(statistics_of(network)), device="cpu", precision="bfloat16")
-    shallow, deep = ({id(weight) for weight in engine._network(deep=deep).parameters()} for deep in (False, True))
-    assert shallow == deep
+    kinds = [(deep, inside) for deep in (False, True) for inside in (False, True)]
+    networks = [engine._network(deep=deep, inside=inside) for deep, inside in kinds]
+    assert len({id(each) for each in networks}) == 4
+    assert len({frozenset(id(weight) for weight in each.parameters()) for each in networks}) == 1
 
 
 class Rounded(nn.Module):
@@ -76,6 +78,6 @@ def test_levels_leave_the_device_as_they_came(dtype: str) -> None:
     given: Any = np.resize(np.arange(np.iinfo(dtype).max + 1, dtype=dtype), (1, 150, 147, 3))
     levels = torch.from_numpy(given)
     with torch.inference_mode():
-        found = kept_levels(engine._picture(levels), [ALL], levels)
+        found = kept_levels(engine._picture(levels, [Piece(given[0], given[0])]), [ALL], levels)
     assert found.dtype == getattr(torch, dtype)
     assert np.array_equal(found.numpy(), given.transpose(0, 3, 1, 2).ravel())

@@ -109,6 +109,14 @@ class Tile:
         """Where the core lies inside the window."""
         return self.core.relative_to(self.window)
 
+    @property
+    def rim(self) -> int:
+        """Pixels from the cell to the nearest edge of the window, whatever of the cell is kept: less than the halo at
+        the raster's borders."""
+        cell, window = self.cell, self.window
+        before = (cell.col_off - window.col_off, cell.row_off - window.row_off)
+        return min(*before, window.col_end - cell.col_end, window.row_end - cell.row_end)
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:

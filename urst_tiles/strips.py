@@ -215,11 +215,15 @@ def run_tiles(
             given = [to_rgb(cut(tile.core), info).copy() for tile in group] if colours.back else []
             places = [picture[(slice(0, 3), *tile.core.relative_to(core).slices)] for tile in group]
             made = [np.empty_like(place) for place in places] if colours.back else places
-            crops = [tile.crop.slices for tile in group]
-            engine.run([Piece(*each) for each in zip(windows, made, crops, strict=True)], on_group_taken)
+            pieces = [
+                Piece(window, place, tile.crop.slices, tile.rim)
+                for window, place, tile in zip(windows, made, group, strict=True)
+            ]
+            engine.run(pieces, on_group_taken)
             if colours.back:
-                for place, new, window, crop, own in zip(places, made, windows, crops, given, strict=True):
-                    place[:] = colours.finish(new.transpose(1, 2, 0), window[crop], own).transpose(2, 0, 1)
+                for place, piece, own in zip(places, pieces, given, strict=True):
+                    new, window = piece.place.transpose(1, 2, 0), piece.window[piece.crop]
+                    place[:] = colours.finish(new, window, own).transpose(2, 0, 1)
             return sum(tile.core.area for tile in group)
 
     for kept in _at_once(run, groups, calls):

@@ -10,9 +10,12 @@ import numpy as np
 
 from urst_tiles.sources.base import Pixels
 
-__all__ = ["ALL", "Engine", "Piece", "run_whole"]
+__all__ = ["ALL", "Crop", "Engine", "Piece", "run_whole"]
 
-ALL = (slice(None), slice(None))
+Crop = tuple[slice, slice]
+"""Rows and columns of a window."""
+
+ALL: Crop = (slice(None), slice(None))
 """A crop that leaves a window as it is."""
 
 
@@ -25,11 +28,14 @@ class Piece:
         window: (H, W, 3) uint8 or uint16; a view, of whatever layout.
         place: (3, rows, columns) of the same type, for what is kept; a view, each row of it in one piece.
         crop: rows and columns of the window that are kept.
+        rim: pixels, at least, that are cut off on every side of all windows at this place, whatever of them is kept. Of
+            the network's halo or more, nothing that is made up beyond the window's edges is in what is kept.
     """
 
     window: Pixels
     place: Pixels
-    crop: tuple[slice, slice] = ALL
+    crop: Crop = ALL
+    rim: int = 0
 
 
 class Engine(Protocol):

@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from urst_tiles.engines.base import Piece
+from urst_tiles.engines.base import Crop, Piece
 
 __all__ = ["SLOTS", "Pipeline", "kept_levels", "rounded", "top_of"]
 
@@ -35,11 +35,11 @@ class Pipeline:
 
     Parameters:
         device: the GPU.
-        compute: (N, H, W, 3) levels on the device → (N, 3, H, W) on the device, 0 … 1; called by one thread of the
-            process at a time, and what it starts goes to one stream.
+        compute: (N, H, W, 3) levels on the device, and the pieces they are of → (N, 3, H, W) on the device, 0 … 1;
+            called by one thread of the process at a time, and what it starts goes to one stream.
     """
 
-    def __init__(self, device: torch.device, compute: Callable[[Tensor], Tensor]) -> None:
+    def __init__(self, device: torch.device, compute: Callable[[Tensor, Sequence[Piece]], Tensor]) -> None:
         self._device, self._compute = device, compute
         self._arriving, self._computing, self._leaving = (_stream(device) for _ in range(3))
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
@@ -57,7 +57,7 @@ class Pipeline:
                 each[:] = piece.window
             try:
                 with _ONE_AT_A_TIME, torch.cuda.device(self._device):
-                    kept, left = self._start(slot, given, [piece.crop for piece in pieces])
+                    kept, left = self._start(slot, given, pieces)
                 left.synchronize()
             except BaseException:
                 # The slot's memory may still be read; the next one to have it writes it.
@@ -71,9 +71,7 @@ class Pipeline:
         finally:
             self._slots.put(slot)
 
-    def _start(
-        self, slot: _Slot, given: Tensor, crops: Sequence[tuple[slice, slice]]
-    ) -> tuple[Tensor, torch.cuda.Event]:
+    def _start(self, slot: _Slot, given: Tensor, pieces: Sequence[Piece]) -> tuple[Tensor, torch.cuda.Event]:
         """Where the levels that are kept will stand, one crop after the other, and the event that says they do."""
         with torch.cuda.stream(self._arriving):
             levels = given.to(self._device, non_blocking=True)
@@ -82,7 +80,7 @@ class Pipeline:
         with torch.cuda.stream(self._computing), torch.inference_mode():
             # Their memory is another stream's: it must not be given away before this one has read it.
             levels.record_stream(self._computing)
-            made = kept_levels(self._compute(levels), crops, levels)
+            made = kept_levels(self._compute(levels, pieces), [piece.crop for piece in pieces], levels)
             del levels
             computed = self._computing.record_event()
         self._leaving.wait_event(computed)
@@ -120,7 +118,7 @@ class _Pinned:
         return self._bytes[:size].view(dtype).view(*shape)
 
 
-def kept_levels(picture: Tensor, crops: Sequence[tuple[slice, slice]], like: Tensor) -> Tensor:
+def kept_levels(picture: Tensor, crops: Sequence[Crop], like: Tensor) -> Tensor:
     """(N, 3, H, W), 0 … 1 → what is kept of each, in planes, one behind the other in one piece, for one copy across the
     bus: levels of the type of ``like``."""
     parts = [made[:, *crop] for made, crop in zip(picture, crops, strict=True)]

@@ -13,6 +13,7 @@ import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from itertools import groupby
 from types import MappingProxyType
 from typing import Literal
 
@@ -36,6 +37,7 @@ from urst_tiles.engines.devices import (
 from urst_tiles.errors import DeviceMemoryError
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
 from urst_tiles.networks.graphs import Convolution, module_of
+from urst_tiles.networks.interior import interior
 
 __all__ = ["Precision", "TorchEngine", "choose_device", "describe"]
 
@@ -100,7 +102,7 @@ class TorchEngine:
             if parameter.ndim == 4:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self._moved = moved
-        self._networks: dict[bool, AnySizeNetwork] = {}
+        self._networks: dict[tuple[bool, bool], AnySizeNetwork] = {}
         self._pipeline = Pipeline(self._device, self._picture) if self._device.type == "cuda" else None
 
     @property
@@ -119,6 +121,13 @@ class TorchEngine:
 
     def run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None = None) -> None:
         """See :class:`~urst_tiles.engines.base.Engine`."""
+        # Inside the raster another network runs. What a window becomes must not hang on what it is run with.
+        for _, alike in groupby(pieces, self._is_inside):
+            self._run_alike(list(alike))
+        if on_taken is not None:  # not before: what was too much is read again
+            on_taken()
+
+    def _run_alike(self, pieces: Sequence[Piece]) -> None:
         done = 0
         while done < len(pieces):
             part = pieces[done : done + (self._limit or len(pieces))]
@@ -133,8 +142,6 @@ class TorchEngine:
             # Here the error is gone, whose traceback holds the feature maps.
             if refused is not None:
                 self._run_fewer_than(part, refused)
-        if on_taken is not None:  # not before: what was too much is read again
-            on_taken()
 
     def _run_fewer_than(self, pieces: Sequence[Piece], refused: str) -> None:
         """Half as many windows from now on."""
@@ -152,26 +159,31 @@ class TorchEngine:
             return
         with self._lock, torch.inference_mode():
             levels = torch.from_numpy(np.stack([piece.window for piece in pieces]))
-            picture = self._picture(levels)
+            picture = self._picture(levels, pieces)
             top = top_of(levels)
             for piece, made in zip(pieces, picture, strict=True):
                 torch.from_numpy(piece.place).copy_(rounded(made[:, *piece.crop], top))
 
-    def _picture(self, levels: Tensor) -> Tensor:
-        """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W), 0 … 1."""
-        network = self._network(deep=levels.dtype != torch.uint8)
+    def _picture(self, levels: Tensor, pieces: Sequence[Piece]) -> Tensor:
+        """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W), 0 … 1: right in what the pieces keep. All
+        of them are inside the raster, or none."""
+        network = self._network(deep=levels.dtype != torch.uint8, inside=self._is_inside(pieces[0]))
         with torch.inference_mode(), self._autocast(), self._products():
             # (N, H, W, 3) seen as (N, 3, H, W) is already channels last: no copy.
             picture: Tensor = network(levels.permute(0, 3, 1, 2).to(torch.float32).div_(top_of(levels)))
             return picture
 
-    def _network(self, *, deep: bool) -> AnySizeNetwork:
-        """For pictures of 16 bits or of 8, made when first asked for: the raster of a run has one depth."""
+    def _is_inside(self, piece: Piece) -> bool:
+        return piece.rim >= self._moved.halo
+
+    def _network(self, *, deep: bool, inside: bool) -> AnySizeNetwork:
+        """For pictures of 16 bits or of 8, inside a raster or at its borders, made when first asked for."""
         deep = deep and self._precision in _HALVES
-        if deep not in self._networks:
-            network = _with_a_wide_end(self._moved) if deep else self._moved
-            self._networks[deep] = compiled(network, self._device) if self._compile else network
-        return self._networks[deep]
+        if (deep, inside) not in self._networks:
+            network = interior(self._moved) if inside else self._moved
+            network = _with_a_wide_end(network) if deep else network
+            self._networks[deep, inside] = compiled(network, self._device) if self._compile else network
+        return self._networks[deep, inside]
 
     def _autocast(self) -> torch.autocast:
         dtype = _HALVES.get(self._precision)
