@@ -28,6 +28,9 @@ _MIB = 2**20
 GPU_BATCH = 8
 """Windows a call of the network on a GPU, where they fit; one on a CPU."""
 
+GPU_IN_FLIGHT = 4
+"""Shards that a worker holds at a time on a GPU, where they fit; two on a CPU."""
+
 _WORTH: Mapping[EngineName, float] = MappingProxyType({"llvm": 0.95, "openvino": 0.95, "torch": 0.6, "compile": 0.6})
 """Pixels run in larger windows, over those in windows of the usual size, under which they are worth their memory.
 LLVM and OpenVINO take as long for a pixel in either, PyTorch up to 1.8 times as long in larger ones."""
@@ -150,7 +153,9 @@ def _candidates(
             if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles, engines[0]):
                 for calls in _calls(grown, engines[0], processes):
                     yield grown, largest, 2, calls, engines[0]
-            for engine, batch, in_flight in product(engines, (largest, *smaller), (4, 3, 2, 1) if gpu else (2, 1)):
+            for engine, batch, in_flight in product(
+                engines, (largest, *smaller), range(GPU_IN_FLIGHT if gpu else 2, 0, -1)
+            ):
                 for calls in _calls(tiles, engine, processes):
                     yield tiles, batch, in_flight, calls, engine
         else:

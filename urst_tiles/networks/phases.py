@@ -54,8 +54,9 @@ def phase_kernels(weight: Tensor) -> Tensor:
 class Interleave(Leaf):
     """(N, 4·C, H + 1, W + 1) → (N, C, 2·H, 2·W): each phase at its positions.
 
-    Four strided copies give a map in one piece. Where a graph is recorded it is written in operations that every format
-    knows: with the odd phases first, shuffling them into one map puts the same between its outermost positions.
+    Four strided copies give a map in one piece, laid out as the phases are. Where a graph is recorded it is written in
+    operations that every format knows: with the odd phases first, shuffling them into one map puts the same between its
+    outermost positions.
     """
 
     def forward(self, phases: Tensor) -> Tensor:
@@ -65,7 +66,8 @@ class Interleave(Leaf):
             ordered = phases.reshape(count, 4, channels, height, width).transpose(1, 2).reshape(phases.shape)
             return functional.pixel_shuffle(ordered, 2)[..., 1:-1, 1:-1]
         shape = (count, channels, 2 * (height - 1), 2 * (width - 1))
-        result = torch.empty(shape, dtype=phases.dtype, device=phases.device, memory_format=torch.channels_last)
+        layout = torch.contiguous_format if phases.is_contiguous() else torch.channels_last
+        result = torch.empty(shape, dtype=phases.dtype, device=phases.device, memory_format=layout)
         for phase, part in enumerate(torch.split(phases, channels, dim=1)):
             row, col = 1 - phase // 2, 1 - phase % 2
             result[..., row::2, col::2] = part[..., row : height - 1 + row, col : width - 1 + col]
