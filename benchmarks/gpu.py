@@ -9,7 +9,7 @@ and in float32. Errors are grey levels of 255 against torch in float32. "graphs"
 it is, as a CUDA graph and otherwise: see benchmarks/gpu_frozen.py. "runs" stylizes a tiled TIFF to an OME-Zarr, one a
 process: seconds, peaks, the share of its engine's own speed that it sustains, and how busy nvidia-smi says that the GPU
 was between the first and the last windows. The paper tells of 15 s per 100 megapixels for AdaIN on a Titan XP. Rasters
-above 16 megapixels are a smaller one again and again, which is quicker to make.
+above 4 megapixels are a smaller one again and again, which is quicker to make.
 
 Each part can be a call by itself: what an earlier call of the same --name found on this machine, with these versions
 and this commit, stays in the file. Results go to benchmarks/results/gpu.json and gpu.png.

@@ -73,7 +73,7 @@ def ways(frozen: FrozenNetwork, given: Tensor, precision: str) -> dict[str, Call
     planes, first = given.contiguous(), planar(inside)
     found["channels first"] = partial(way, first, planes)
     if given.is_cuda:
-        one, other = (like(each, fused(each.module)) for each in (inside, first))
+        one, other = fused(inside), fused(first)
         found["fused"] = partial(way, one)
         found["fused, channels first"] = partial(way, other, planes)
         found["tuned"] = partial(way, inside, tuned=True)
@@ -85,11 +85,7 @@ def ways(frozen: FrozenNetwork, given: Tensor, precision: str) -> dict[str, Call
 
 def planar(network: AnySizeNetwork) -> AnySizeNetwork:
     """A copy whose maps and weights are in PyTorch's default layout."""
-    return like(network, channels_first(portable(network.module)))
-
-
-def like(network: AnySizeNetwork, module: nn.Module) -> AnySizeNetwork:
-    """Another module with the facts of a network."""
+    module = channels_first(portable(network.module))
     return AnySizeNetwork(module, halo=network.halo, stride=network.stride, minimum=network.minimum)
 
 

@@ -66,14 +66,14 @@ def run_original(raster: str, most: str, method: str, _engine: str) -> dict[str,
 
 
 def measure(arguments: argparse.Namespace) -> list[dict[str, Any]]:
-    from urst_tiles.demo import make_raster
+    from benchmarks.memory import make_large
 
     found: list[dict[str, Any]] = [{"method": method, "original": [], "ours": []} for method in arguments.methods]
     most = parse_bytes(arguments.whole_memory)
     with tempfile.TemporaryDirectory(dir=Path.cwd(), prefix="bench-table1-") as scratch:
         raster, target = Path(scratch) / "raster.tif", Path(scratch) / "out.zarr"
         for side in arguments.sides:
-            make_raster(raster, side, side)
+            make_large(raster, side, side)
             for table in found:
                 method = f"method:{table['method']}"
                 if arguments.weights_dir:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -28,8 +29,9 @@ _MIB = 2**20
 GPU_BATCH = 8
 """Windows a call of the network on a GPU, where they fit; one on a CPU."""
 
-GPU_IN_FLIGHT = 4
-"""Shards that a worker holds at a time on a GPU, where they fit; two on a CPU."""
+GPU_IN_FLIGHT = (4, 12)
+"""Shards that a worker holds at a time on a GPU, where they fit: one for each core that it has, at least so many and at
+most so many. Reading and writing a shard takes a core far longer than a fast GPU takes to run it."""
 
 _WORTH: Mapping[EngineName, float] = MappingProxyType({"llvm": 0.95, "openvino": 0.95, "torch": 0.6, "compile": 0.6})
 """Pixels run in larger windows, over those in windows of the usual size, under which they are worth their memory.
@@ -138,6 +140,7 @@ def _candidates(
     shards in flight, then smaller batches, then another engine, then smaller windows."""
     largest = options.batch or (GPU_BATCH if gpu else 1)
     smaller = [largest >> halvings for halvings in range(1, largest.bit_length())] if options.batch is None else []
+    most = _in_flight(processes) if gpu else 2
     shrinks = options.budget is not None or (gpu and options.device_budget is not None)
     for position, window in enumerate(_windows(network, options, shrinks=shrinks)):
         tiles = plan_tiles(
@@ -153,13 +156,18 @@ def _candidates(
             if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles, engines[0]):
                 for calls in _calls(grown, engines[0], processes):
                     yield grown, largest, 2, calls, engines[0]
-            for engine, batch, in_flight in product(
-                engines, (largest, *smaller), range(GPU_IN_FLIGHT if gpu else 2, 0, -1)
-            ):
+            for engine, batch, in_flight in product(engines, (largest, *smaller), range(most, 0, -1)):
                 for calls in _calls(tiles, engine, processes):
                     yield tiles, batch, in_flight, calls, engine
         else:
             yield tiles, options.batch or 1, 1, 1, engines[-1]
+
+
+def _in_flight(processes: int) -> int:
+    """Shards on a GPU, of each of so many processes that share this machine's cores."""
+    least, most = GPU_IN_FLIGHT
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(least, min(most, cores // processes))
 
 
 def _calls(tiles: TilePlan, engine: EngineName, processes: int) -> range:

@@ -25,9 +25,10 @@ __all__ = [
     "why_too_much",
 ]
 
-CONTEXT = 640 << 20
+CONTEXT = 832 << 20
 """Bytes of a GPU that CUDA's context and the kernels of PyTorch, cuBLAS and cuDNN take, beside all tensors: outside
-PyTorch's allocator, so that no limit holds them. About 300 to 550 MiB are usual; to be measured on a GPU."""
+PyTorch's allocator, so that no limit holds them. 763 MiB on an H200 with CUDA 13 (benchmarks/gpu.py); smaller GPUs take
+less."""
 
 _SAYS_SO = ("out of memory", "ALLOC_FAILED")
 """In the messages of CUDA, cuDNN and cuBLAS when they could not allocate for themselves."""

@@ -34,6 +34,7 @@ from urst_tiles.engines.devices import (
     release_cache,
     why_too_much,
 )
+from urst_tiles.engines.fusing import fused_where_it_agrees
 from urst_tiles.errors import DeviceMemoryError
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
 from urst_tiles.networks.graphs import Convolution, module_of
@@ -170,8 +171,8 @@ class TorchEngine:
     def _picture(self, levels: Tensor, pieces: Sequence[Piece]) -> Tensor:
         """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W), 0 … 1: right in what the pieces keep. All
         of them are inside the raster, or none."""
-        network = self._network(deep=levels.dtype != torch.uint8, inside=self._is_inside(pieces[0]))
         with torch.inference_mode(), self._autocast(), self._products():
+            network = self._network(deep=levels.dtype != torch.uint8, inside=self._is_inside(pieces[0]))
             given = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)
             picture: Tensor = network(given.div_(top_of(levels)))
             return picture
@@ -180,12 +181,17 @@ class TorchEngine:
         return piece.rim >= self._moved.halo
 
     def _network(self, *, deep: bool, inside: bool) -> AnySizeNetwork:
-        """For pictures of 16 bits or of 8, inside a raster or at its borders, made when first asked for."""
+        """For pictures of 16 bits or of 8, inside a raster or at its borders, made when first asked for, in the modes
+        that it is run in."""
         deep = deep and self._precision in _HALVES
         if (deep, inside) not in self._networks:
-            network = interior(self._moved) if inside else self._moved
-            network = _with_a_wide_end(network) if deep else network
-            self._networks[deep, inside] = compiled(network, self._device) if self._compile else network
+            frozen = interior(self._moved) if inside else self._moved
+            network: AnySizeNetwork = _with_a_wide_end(frozen) if deep else frozen
+            if self._compile:
+                network = compiled(network, self._device)
+            elif self._device.type == "cuda":
+                network = fused_where_it_agrees(network, self._device)
+            self._networks[deep, inside] = network
         return self._networks[deep, inside]
 
     def _autocast(self) -> torch.autocast:
