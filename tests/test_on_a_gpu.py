@@ -78,14 +78,27 @@ def test_float32_gives_the_cpus_pixels_to_a_level(name: str, dtype: str) -> None
     assert off(inside(engine, given, halo), wanted[..., halo:-halo, halo:-halo]).max() <= allowed
 
 
-@pytest.mark.parametrize(("precision", "levels"), [("tf32", 1), ("float16", 1), ("bfloat16", 6)])
-def test_fewer_bits_are_off_by_little_with_the_shipped_style(precision: Any, levels: int) -> None:
+def test_tf32_is_off_by_little_with_the_shipped_style() -> None:
     network = load_style(DEFAULT_STYLE)
     given = windows(2, 400, 416)
-    exact = run_whole(TorchEngine(frozen_of(network), device=CUDA), given)
-    found = run_whole(TorchEngine(frozen_of(network), device=CUDA, precision=precision), given)
+    exact, found = (
+        run_whole(TorchEngine(frozen_of(network), device=CUDA, precision=each), given) for each in ("float32", "tf32")
+    )
     assert off(found, exact).max() > 0
-    assert np.quantile(off(found, exact), 0.99) <= levels
+    assert np.quantile(off(found, exact), 0.999) <= 2
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_16_bits_are_off_by_no_more_than_on_a_cpu(precision: Any) -> None:
+    network = load_style(DEFAULT_STYLE)
+    given = windows(2, 400, 416)
+
+    def made(device: str, precision: Any) -> Any:
+        return run_whole(TorchEngine(frozen_of(network), device=device, precision=precision), given)
+
+    exact = made(CUDA, "float32")
+    ours, theirs = (off(made(device, precision), exact).mean() for device in (CUDA, "cpu"))
+    assert 0 < ours <= 1.5 * theirs
 
 
 def test_the_same_windows_give_the_same_bytes_each_time() -> None:
@@ -143,7 +156,7 @@ def test_a_batch_that_does_not_fit_is_run_in_parts() -> None:
     halo, given = frozen.halo, windows(4, 640, 640)
     wanted = inside(TorchEngine(frozen_of(untrained(width=32)), device=CUDA), given, halo)
     release_cache(torch.device(CUDA, 0))
-    engine = TorchEngine(frozen, device=CUDA, device_memory=CONTEXT + 800 * 2**20)
+    engine = TorchEngine(frozen, device=CUDA, device_memory=CONTEXT + 400 * 2**20)
     found = inside(engine, given, halo)
     assert engine.limit in (1, 2)
     assert off(found, wanted).max() <= 1

@@ -50,6 +50,7 @@ _MEASURE = """
             found["write"] = max(found["write"], peak(lambda: store.write_shard(0, row, col, pixels)))
     del pixels
     found["pyramid"] = peak(lambda: build_pyramid(store))
+    found["pyramid at once"] = peak(lambda: build_pyramid(store, at_once=3))
     found["bigtiff"] = peak(lambda: export_bigtiff(store, folder / "a.tif", memory=memory, compression="lzw"))
     print(json.dumps(found))
 """
@@ -65,4 +66,5 @@ def test_memory_stays_under_its_bounds(tmp_path: Path, side: int, chunk: int) ->
     layout = StoreLayout(side, side, 3, "uint8", chunk, (2 * chunk, 4 * chunk))
     assert 5_000_000 < found["write"] <= write_bytes(layout)
     assert found["pyramid"] <= pyramid_bytes(layout)
+    assert found["pyramid at once"] <= 3 * pyramid_bytes(layout)
     assert found["bigtiff"] <= bigtiff_bytes(layout, memory=memory)

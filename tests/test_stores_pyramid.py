@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import tempfile
+import threading
+import time
 from pathlib import Path
 from typing import Any, Literal
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -111,6 +114,58 @@ def test_every_level_is_half_of_the_one_before(
                 expected = halved(expected)
             np.testing.assert_array_equal(store.read(level, Window(0, 0, w, h)), expected)
         assert max(store.levels[-1]) <= chunk
+
+
+@pytest.mark.parametrize("at_once", [2, 5])
+def test_shards_made_at_the_same_time_are_the_same_and_marked_in_order(tmp_path: Path, at_once: int) -> None:
+    layout = layout_for(300, 420)
+    one, other = (OmeZarrStore.create(tmp_path / name, layout) for name in ("one.zarr", "other.zarr"))
+    for store in (one, other):
+        write_level(store, pixels_for(layout))
+    build_pyramid(one)
+    inside, most, lock = 0, 0, threading.Lock()
+    marked: list[tuple[int, int, int]] = []
+    read = other.read
+
+    def counted(level: int, window: Window) -> Any:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.002)
+        found = read(level, window)
+        with lock:
+            inside -= 1
+        return found
+
+    def mark(level: int, row: int, col: int, _is_empty: bool) -> None:
+        assert all(other.has_shard(*parent) for parent in pyramid_shards(layout) if parent[0] < level)
+        marked.append((level, row, col))
+
+    with patch.object(OmeZarrStore, "read", lambda _self, level, window: counted(level, window)):
+        build_pyramid(other, mark=mark, at_once=at_once)
+    assert marked == list(pyramid_shards(layout))
+    assert 1 < most <= at_once
+    for level, (width, height) in enumerate(one.levels):
+        assert np.array_equal(one.read(level, Window(0, 0, width, height)), read(level, Window(0, 0, width, height)))
+
+
+def test_what_goes_wrong_at_the_same_time_ends_it(tmp_path: Path) -> None:
+    layout = layout_for(300, 420)
+    store = OmeZarrStore.create(tmp_path / "a.zarr", layout)
+    write_level(store, pixels_for(layout))
+    marked: list[tuple[int, int, int]] = []
+
+    def mark_two(level: int, row: int, col: int, _is_empty: bool) -> None:
+        marked.append((level, row, col))
+        if len(marked) == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        build_pyramid(store, mark=mark_two, at_once=3)
+    built = [place for place in pyramid_shards(layout) if store.has_shard(*place)]
+    assert marked == list(pyramid_shards(layout))[:2]
+    assert 2 <= len(built) <= 2 + 3
 
 
 def test_what_is_done_is_not_done_again(tmp_path: Path) -> None:

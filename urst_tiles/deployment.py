@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,12 @@ from urst_tiles.errors import InputError
 from urst_tiles.objects import is_url
 from urst_tiles.stores import Exporter, exporter_for
 
-__all__ = ["Deployment"]
+__all__ = ["Deployment", "cores"]
+
+
+def cores() -> int:
+    """Of this machine's processor, those that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import torch
 
 from urst_tiles.allocator import can_return_memory
 from urst_tiles.costs import NetworkCosts, activations, padding
-from urst_tiles.deployment import Deployment
+from urst_tiles.deployment import Deployment, cores
 from urst_tiles.engines.cuda import SLOTS
 from urst_tiles.estimating_gpu import estimate_gpu
 from urst_tiles.estimating_reading import reading_part, shrinking_part, spool_parts
@@ -27,6 +27,7 @@ from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.statistics import MAX_PIXELS
 from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
+from urst_tiles.stores.metadata import shard_grid
 from urst_tiles.strips import held_pixels, largest_batch, tallest_read
 
 if TYPE_CHECKING:
@@ -51,6 +52,8 @@ _WORKER = 256 * _MIB
 # What CUDA's context and libraries add to the process on the host when they are first used: 0.5 to 2 GiB are usual,
 # by driver, and by how many kernels are loaded. To be measured on a GPU.
 _CUDA_ON_HOST = 2048 * _MIB
+_MOST_OF_A_PYRAMID = 8
+"""Shards of a smaller level at a time: more read and write faster than disks do."""
 
 
 def store_layout(info: RasterInfo, tiles: TilePlan, name: str = "", colours: Colours = AS_THEY_ARE) -> StoreLayout:
@@ -121,15 +124,9 @@ def estimate_memory(
         MemoryPhase("thumbnail", runtime + _thumbnail_parts(source, thumbnail, colours, reading)),
         MemoryPhase("statistics", runtime + _statistics_parts(source, costs, thumbnail)),
         MemoryPhase("shards", runtime + _of_workers(shards, costs, engine, workers, gpu=gpu)),
-        MemoryPhase(
-            "pyramid",
-            (
-                *runtime,
-                MemoryPart("pyramid", pyramid_bytes(layout), "a shard of a level and what it is made of"),
-                *_uploads(_encoded(layout, _pixels_of_shard(layout)), deployment),
-            ),
-        ),
     ]
+    pyramid = _pyramid_at_once(layout, deployment, max(phase.bytes for phase in phases) - sum(p.bytes for p in runtime))
+    phases.append(MemoryPhase("pyramid", runtime + _pyramid_parts(layout, deployment, pyramid)))
     if costs.style:
         # Before the plan: what it took then is part of the process's peak. Again in the run for the raster's colours.
         phases[:0] = [MemoryPhase(name, runtime + parts) for name, parts in _style_parts(source, costs, thumbnail)]
@@ -140,7 +137,24 @@ def estimate_memory(
         taken = exporter.memory_bytes(layout, ExportOptions())
         part = MemoryPart("export", taken, f"the {exporter.title}'s rows and tiles: read, compressed, written")
         phases.append(MemoryPhase("export", (*runtime, part)))
-    return MemoryEstimate(tuple(phases), estimate_gpu(info, costs, tiles, batch, wide=wide) if gpu else None)
+    device = estimate_gpu(info, costs, tiles, batch, wide=wide) if gpu else None
+    return MemoryEstimate(tuple(phases), device, pyramid)
+
+
+def _pyramid_at_once(layout: StoreLayout, deployment: Deployment, room: int) -> int:
+    """Shards of a smaller level that are made at the same time: one for each core, as far as they take no more than
+    the phases before."""
+    each = sum(part.bytes for part in _pyramid_parts(layout, deployment, 1))
+    rows, columns = shard_grid(layout, 1) if each else (1, 1)
+    return max(1, min(cores(), _MOST_OF_A_PYRAMID, rows * columns, room // max(each, 1)))
+
+
+def _pyramid_parts(layout: StoreLayout, deployment: Deployment, at_once: int) -> tuple[MemoryPart, ...]:
+    size = at_once * pyramid_bytes(layout)
+    return (
+        MemoryPart("pyramid", size, f"{at_once} x a shard of a level and what it is made of"),
+        *_uploads(at_once * _encoded(layout, _pixels_of_shard(layout)), deployment),
+    )
 
 
 def _thumbnail_parts(source: Source, short_side: int, colours: Colours, reading: Reading) -> tuple[MemoryPart, ...]:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
 from types import MappingProxyType
 
 from urst_tiles.costs import NetworkCosts
-from urst_tiles.deployment import Deployment
+from urst_tiles.deployment import Deployment, cores
 from urst_tiles.engines.choosing import EngineName, most_calls
 from urst_tiles.engines.devices import choose_device, free_bytes
 from urst_tiles.errors import InputError, MemoryBudgetError
@@ -166,8 +165,7 @@ def _candidates(
 def _in_flight(processes: int) -> int:
     """Shards on a GPU, of each of so many processes that share this machine's cores."""
     least, most = GPU_IN_FLIGHT
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(least, min(most, cores // processes))
+    return max(least, min(most, cores() // processes))
 
 
 def _calls(tiles: TilePlan, engine: EngineName, processes: int) -> range:

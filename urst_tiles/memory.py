@@ -48,6 +48,8 @@ class MemoryEstimate:
     phases: tuple[MemoryPhase, ...]
     device: MemoryEstimate | None = None
     # the same of a GPU's memory; None where the run is not on one
+    pyramid: int = 1
+    # shards of the smaller levels that are made at the same time within it
 
     @property
     def peak(self) -> MemoryPhase:

@@ -244,6 +244,7 @@ def make_pyramid(run: Run, ledger: Ledger, tell: Callback, stop: Stop) -> None:
         done=lambda level, row, col: (level, index(level, row, col)) in ledger,
         mark=mark,
         empty=lambda level, row, col: is_empty(run.store, ledger, level, row, col),
+        at_once=run.plan.memory.pyramid,
     )
 
 

@@ -9,7 +9,11 @@ takes no more than itself and one such block::
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, islice
+from operator import itemgetter
 from typing import cast
 
 import numpy as np
@@ -48,6 +52,7 @@ def build_pyramid(
     done: Callable[[int, int, int], bool] | None = None,
     mark: Callable[[int, int, int, bool], None] | None = None,
     empty: Callable[[int, int, int], bool] | None = None,
+    at_once: int = 1,
 ) -> None:
     """Fill levels 1, 2, … of a store whose full size is complete. A shard all of whose parents are empty is empty too.
 
@@ -55,9 +60,10 @@ def build_pyramid(
         store: its level 0 is whole.
         done: told (level, row, col), whether that shard was built by an earlier run; without it all are built.
         mark: called with (level, row, col, whether it is empty) once that shard is on the disk, or is found empty:
-            then nothing of it is.
+            then nothing of it is. One after the other, in the order of :func:`pyramid_shards`.
         empty: told (level, row, col) of any level, whether that shard was left out by this or an earlier run because
-            it is 0 everywhere; without it none was.
+            it is 0 everywhere; without it none was. Threads may ask at the same time.
+        at_once: shards of a level that are built at the same time, each in the memory that one takes.
 
     Raises:
         StoreError: a shard that is needed is missing, cannot be read or cannot be written.
@@ -67,14 +73,33 @@ def build_pyramid(
     def is_empty(level: int, row: int, col: int) -> bool:
         return (level, row, col) in found or (empty is not None and empty(level, row, col))
 
-    for level, row, col in pyramid_shards(store.layout):
-        if done is not None and done(level, row, col):
-            continue
-        written = write_pyramid_shard(store, level, row, col, empty=is_empty)
-        if not written:
-            found.add((level, row, col))
-        if mark is not None:
-            mark(level, row, col, not written)
+    def build(place: tuple[int, int, int]) -> bool:
+        return write_pyramid_shard(store, *place, empty=is_empty)
+
+    todo = (place for place in pyramid_shards(store.layout) if done is None or not done(*place))
+    for _, level in groupby(todo, itemgetter(0)):
+        for place, written in _in_order(build, level, at_once):
+            if not written:
+                found.add(place)
+            if mark is not None:
+                mark(*place, not written)
+
+
+def _in_order(
+    build: Callable[[tuple[int, int, int]], bool], places: Iterable[tuple[int, int, int]], at_once: int
+) -> Iterator[tuple[tuple[int, int, int], bool]]:
+    """Each with what it gave, in order, so many at the same time."""
+    if at_once == 1:
+        yield from ((place, build(place)) for place in places)
+        return
+    waiting = iter(places)
+    with ThreadPoolExecutor(at_once) as pool:
+        flying = deque((place, pool.submit(build, place)) for place in islice(waiting, at_once))
+        while flying:
+            place, future = flying.popleft()
+            written = future.result()
+            flying.extend((each, pool.submit(build, each)) for each in islice(waiting, 1))
+            yield place, written
 
 
 def write_pyramid_shard(
