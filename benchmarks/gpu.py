@@ -1,7 +1,8 @@
 """What is promised of an NVIDIA GPU: speeds beside the paper's own way, CUDA graphs, whole runs up to a gigapixel.
 
     python -m benchmarks.gpu [--only speed graphs runs] [--methods adain johnson style] [--precisions float32 tf32 …]
-        [--engines torch compile] [--sizes 12000x8000 40000x25000] [--window N] [--batch 1 4 8] [--weights-dir FOLDER]
+        [--engines torch compile] [--sizes 12000x8000 40000x25000] [--window N] [--batch 1 4 8] [--calls 8]
+        [--weights-dir FOLDER]
 
 "speed" gives megapixels a second of kept pixels, of windows in this machine's memory, some calls at the same time as
 in a run, beside benchmarks/reference_way.py on the same GPU: as PyTorch runs it, which is TF32 where the GPU has it,
@@ -32,6 +33,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import RESULTS, in_subprocess, machine, save
+from benchmarks.gpu_frozen import CALLS
 from benchmarks.gpu_runs import run_line
 from benchmarks.gpu_speed import measured_frozen, measured_speed
 from benchmarks.gpu_watch import thinned
@@ -151,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--window", type=int, help="side in pixels [default: what a run takes]")
     parser.add_argument("--batch", type=int, nargs="+", default=[1, 4, 8], help="windows a call; runs choose their own")
     parser.add_argument("--windows", type=int, default=32, help="run in each measurement of speed")
+    parser.add_argument("--calls", type=int, default=CALLS, help="of a network in each measurement of graphs")
     parser.add_argument("--alone", type=int, default=512, help="windows of a run that its engine runs alone, about")
     parser.add_argument("--repetitions", type=int, default=3, help="of speed and graphs")
     parser.add_argument("--run-repetitions", type=int, default=1, help="of whole runs")

@@ -97,12 +97,12 @@ class Child(throughput_child.Child):
         cpu: Any = run_whole(TorchEngine(self._network.freeze(self._statistics), device="cpu"), given)
         return {**level_errors(run_whole(self._engine("torch", "float32"), given), cpu)}
 
-    def _frozen(self, precision: str, window: int, batch: int, repetitions: int) -> dict[str, Any]:
+    def _frozen(self, precision: str, window: int, batch: int, calls: int, repetitions: int) -> dict[str, Any]:
         network = self._network
         window = max(window // network.stride * network.stride, 2 * network.halo + network.stride)
         frozen = network.freeze(self._statistics).to(self._device)
         given = torch.from_numpy(_pictures(window, batch)).to(self._device).permute(0, 3, 1, 2).float().div_(255)
-        return {"window": window, "ways": compared(frozen, given, precision, repetitions=repetitions)}
+        return {"window": window, "ways": compared(frozen, given, precision, repetitions=repetitions, calls=calls)}
 
     @property
     def _device(self) -> str:

@@ -1,10 +1,12 @@
 """The frozen network by itself on a device, one batch of windows, in several ways: what a GPU's engine should do is
 decided by their times.
 
-"eager" is what the engine does with windows inside a raster: convolutions pad, with zeros; it is "padded" at its
-borders. "channels first" has maps and weights in PyTorch's default layout; phases are put together by one shuffle.
-"fused" has cuDNN add biases and clip. "tuned" lets cuDNN try its ways to convolve, which may choose another one each
-time. "graph" is the same, captured once as a CUDA graph and replayed on fixed buffers. Each is given the same windows.
+"eager" is the network of windows inside a raster, layer by layer, channels last: convolutions pad, with zeros. "padded"
+is that of windows at a raster's borders. "channels first" has maps and weights in PyTorch's default layout; phases are
+put together by one shuffle. "fused" has cuDNN add biases and clip: that is what the engine does, channels first in
+float32 and TF32. "tuned" lets cuDNN try its ways to convolve, which may choose another one each time. "graph" is the
+same, captured once as a CUDA graph and replayed on fixed buffers. Each is given the same windows. Levels off are those
+from "eager", whose own roundings count as well.
 """
 
 from __future__ import annotations

@@ -72,7 +72,12 @@ def measured_frozen(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         with ExitStack() as stack:
             worker = stack.enter_context(Worker(CHILD, settings))
             for precision, batch in product(arguments.precisions, arguments.batch):
-                asked = {"precision": precision, "window": arguments.window or DEFAULT_WINDOW, "batch": batch}
+                asked = {
+                    "precision": precision,
+                    "window": arguments.window or DEFAULT_WINDOW,
+                    "batch": batch,
+                    "calls": arguments.calls,
+                }
                 try:
                     found = worker.ask(what="frozen", repetitions=arguments.repetitions, **asked)
                 except RuntimeError as error:

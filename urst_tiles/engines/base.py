@@ -28,8 +28,8 @@ class Piece:
         window: (H, W, 3) uint8 or uint16; a view, of whatever layout.
         place: (3, rows, columns) of the same type, for what is kept; a view, each row of it in one piece.
         crop: rows and columns of the window that are kept.
-        rim: pixels, at least, that are cut off on every side of all windows at this place, whatever of them is kept. Of
-            the network's halo or more, nothing that is made up beyond the window's edges is in what is kept.
+        rim: pixels around the cell that the crop is of, on its narrowest side. Where it is the network's halo or more,
+            what is kept is made of real pixels alone, whatever stands for those beyond the window's edges.
     """
 
     window: Pixels
