@@ -87,8 +87,7 @@ def ways(frozen: FrozenNetwork, given: Tensor, precision: str) -> dict[str, Call
 
 def planar(network: AnySizeNetwork) -> AnySizeNetwork:
     """A copy whose maps and weights are in PyTorch's default layout."""
-    module = channels_first(portable(network.module))
-    return AnySizeNetwork(module, halo=network.halo, stride=network.stride, minimum=network.minimum)
+    return network.with_module(channels_first(portable(network.module)))
 
 
 def _captured(way: Way) -> Way:
@@ -171,8 +170,9 @@ def _wait_for(given: Tensor) -> None:
 
 def _kept(way: Way, fresh: Tensor, halo: int) -> Tensor:
     way.given.copy_(fresh)
-    height, width = fresh.shape[-2:]
-    return way.run()[..., halo : height - halo, halo : width - halo].float().clone()
+    made = way.run()
+    trimmed = halo - (fresh.shape[-1] - made.shape[-1]) // 2
+    return made[..., trimmed : made.shape[-2] - trimmed, trimmed : made.shape[-1] - trimmed].float().clone()
 
 
 def _ratios(timed: dict[str, list[float]], name: str) -> dict[str, float]:

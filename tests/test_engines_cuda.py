@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
@@ -80,8 +80,9 @@ class Streams:
         monkeypatch.setattr(Tensor, "record_stream", lambda _self, stream: self.log.append(("holds", stream.name)))
 
 
-def turned(levels: Tensor, _crops: object) -> Tensor:
-    return 1 - levels.permute(0, 3, 1, 2) / 255
+def turned(levels: Tensor, pieces: Sequence[Piece]) -> list[Tensor]:
+    made = 1 - levels.permute(0, 3, 1, 2) / 255
+    return [each[:, *piece.crop] for each, piece in zip(made, pieces, strict=True)]
 
 
 def through(pipeline: Pipeline, given: Any) -> Any:
@@ -121,7 +122,7 @@ def test_16_bits_cross_the_bus_as_16_bits(monkeypatch: pytest.MonkeyPatch) -> No
     network = load_network("identity")
     engine = TorchEngine(network.freeze(network.neutral_statistics), device="cpu")
     Streams().use(monkeypatch)
-    pipeline = Pipeline(torch.device("cpu"), engine._picture)
+    pipeline = Pipeline(torch.device("cpu"), engine._kept)
     monkeypatch.setattr(engine, "_pipeline", pipeline)
     given = windows(3, 10, 14, "uint16")
     found = run_whole(engine, given)
@@ -136,7 +137,7 @@ def test_only_what_is_kept_comes_back(monkeypatch: pytest.MonkeyPatch, dtype: st
     network = load_network("identity")
     engine = TorchEngine(network.freeze(network.neutral_statistics), device="cpu")
     Streams().use(monkeypatch)
-    pipeline = Pipeline(torch.device("cpu"), engine._picture)
+    pipeline = Pipeline(torch.device("cpu"), engine._kept)
     monkeypatch.setattr(engine, "_pipeline", pipeline)
     given, whole = windows(2, 10, 14, dtype), np.zeros((3, 20, 30), dtype)
     crops = [(slice(2, 8), slice(3, 14)), (slice(0, 10), slice(5, 6))]
@@ -154,10 +155,10 @@ def test_a_batch_that_fails_leaves_its_place_to_others(monkeypatch: pytest.Monke
     streams = Streams()
     streams.use(monkeypatch)
 
-    def refuse(levels: Tensor, crops: object) -> Tensor:
+    def refuse(levels: Tensor, pieces: Any) -> list[Tensor]:
         if len(levels) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return turned(levels, crops)
+        return turned(levels, pieces)
 
     pipeline = Pipeline(torch.device("cpu"), refuse)
     for _ in range(2 * SLOTS):
@@ -172,13 +173,13 @@ def test_only_one_engine_of_a_process_starts_a_batch_at_a_time(monkeypatch: pyte
     both = threading.Barrier(2)
     met: list[bool] = []
 
-    def meet(levels: Tensor, crops: object) -> Tensor:
+    def meet(levels: Tensor, pieces: Any) -> list[Tensor]:
         try:
             both.wait(0.3)
             met.append(True)
         except threading.BrokenBarrierError:
             met.append(False)
-        return turned(levels, crops)
+        return turned(levels, pieces)
 
     pipelines = [Pipeline(torch.device("cpu"), meet) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from tests.networks_support import network_of, statistics_of
 from tests.support import picture
 from urst_tiles.engines import TorchEngine, run_whole
-from urst_tiles.engines.base import ALL, Piece
+from urst_tiles.engines.base import Piece
 from urst_tiles.engines.cuda import kept_levels
 from urst_tiles.networks import load_network
 from urst_tiles.networks.base import FrozenNetwork
@@ -78,6 +78,6 @@ def test_levels_leave_the_device_as_they_came(dtype: str) -> None:
     given: Any = np.resize(np.arange(np.iinfo(dtype).max + 1, dtype=dtype), (1, 150, 147, 3))
     levels = torch.from_numpy(given)
     with torch.inference_mode():
-        found = kept_levels(engine._picture(levels, [Piece(given[0], given[0])]), [ALL], levels)
+        found = kept_levels(engine._kept(levels, [Piece(given[0], given[0])]), levels)
     assert found.dtype == getattr(torch, dtype)
     assert np.array_equal(found.numpy(), given.transpose(0, 3, 1, 2).ravel())

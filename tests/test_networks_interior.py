@@ -17,7 +17,7 @@ from urst_tiles.engines import Piece, TorchEngine, run_whole
 from urst_tiles.geometry import Window, plan_tiles
 from urst_tiles.networks import sample_network
 from urst_tiles.networks.base import FrozenNetwork
-from urst_tiles.networks.interior import interior
+from urst_tiles.networks.interior import Trim, interior
 
 PADS = nn.ReflectionPad2d | nn.ReplicationPad2d | nn.ZeroPad2d
 
@@ -27,11 +27,19 @@ def frozen_of(name: str) -> FrozenNetwork:
     return network.freeze(network.neutral_statistics)
 
 
+def middle(picture: Tensor, like: Tensor) -> Tensor:
+    """As much of it as the other has."""
+    over, across = ((a - b) // 2 for a, b in zip(picture.shape[-2:], like.shape[-2:], strict=True))
+    return picture[..., over : over + like.shape[-2], across : across + like.shape[-1]]
+
+
 def pads(network: nn.Module) -> int:
     return sum(isinstance(layer, PADS) for layer in network.modules())
 
 
-@pytest.mark.parametrize("name", ["johnson", "adain", "microast", "msgnet", "linear-wct", "wct"])
+@pytest.mark.parametrize(
+    "name", ["johnson", "adain", "microast", "msgnet", "linear-wct", "wct", "collaborative", "cyclegan"]
+)
 def test_no_kept_pixel_hangs_on_a_pad(name: str) -> None:
     frozen = frozen_of(name).double()  # whose roundings no cascade amplifies to a level
     inside, halo = interior(frozen), frozen.halo
@@ -42,10 +50,53 @@ def test_no_kept_pixel_hangs_on_a_pad(name: str) -> None:
     )
     with torch.inference_mode():
         one, other = frozen(given), inside(given)
+    assert 0.75 * halo <= inside.trimmed <= halo
+    assert all(a - 2 * inside.trimmed == b for a, b in zip(one.shape[-2:], other.shape[-2:], strict=True))
+    kept = one[..., halo:-halo, halo:-halo]
+    assert float(kept.std()) > 1e-3  # a picture, not a plane
+    assert torch.allclose(kept, middle(other, kept), rtol=0, atol=1e-6)
+
+
+def test_where_layers_are_not_known_zeros_are_all_that_pads() -> None:
+    frozen = frozen_of("multimodal").double()
+    inside, halo = interior(frozen), frozen.halo
+    assert pads(frozen) > 0 == pads(inside) == inside.trimmed
+    given = torch.rand(1, 3, 2 * halo + 8, 2 * halo + 8, dtype=torch.float64)
     kept = (..., slice(halo, -halo), slice(halo, -halo))
-    assert float(one[kept].std()) > 1e-3  # a picture, not a plane
-    assert torch.allclose(one[kept], other[kept], rtol=0, atol=1e-6)
-    assert not torch.allclose(one, other, rtol=0, atol=1e-6)
+    with torch.inference_mode():
+        assert torch.allclose(frozen(given)[kept], inside(given)[kept], rtol=0, atol=1e-6)
+
+
+class Branches(nn.Module):
+    """Two steps of two, over maps that are trimmed by odd numbers, and a sum of maps that are trimmed differently."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.down, self.deep = (
+            nn.Conv2d(3, 4, 7, padding=3),
+            nn.Conv2d(4, 4, 3, 2, 1),
+            nn.Conv2d(4, 4, 5, 1, 2),
+        )
+        self.short, self.pool, self.up = nn.Conv2d(4, 4, 1, 2), nn.AvgPool2d(2), nn.ConvTranspose2d(4, 4, 4, 2, 1)
+        self.last = nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.first(x))
+        y = self.deep(self.down(x)) + self.short(x) + self.pool(x)
+        return torch.sigmoid(self.last(self.up(y) + x))
+
+
+def test_maps_that_meet_are_trimmed_alike_and_steps_meet_the_same_positions() -> None:
+    torch.manual_seed(0)
+    network = network_of(Branches())
+    frozen = network.freeze(statistics_of(network)).double()
+    inside, halo = interior(frozen), frozen.halo
+    assert sum(isinstance(layer, Trim) for layer in inside.modules()) >= 2
+    assert 0 < inside.trimmed < halo
+    given = torch.rand(1, 3, 2 * halo + 12, 2 * halo + 16, dtype=torch.float64)
+    with torch.inference_mode():
+        kept = frozen(given)[..., halo:-halo, halo:-halo]
+        assert torch.allclose(kept, middle(inside(given), kept), rtol=0, atol=1e-12)
 
 
 @given(
@@ -64,9 +115,9 @@ def test_any_network_of_pads_and_convolutions(layers: list[tuple[int, int, bool]
     frozen = network.freeze(statistics_of(network)).double()
     halo, side = frozen.halo, max(2 * frozen.halo + 2 * frozen.stride, frozen.minimum)
     given = torch.rand(1, 3, side, side, dtype=torch.float64)
-    kept = (..., slice(halo, side - halo), slice(halo, side - halo))
     with torch.inference_mode():
-        assert torch.allclose(frozen(given)[kept], interior(frozen)(given)[kept], rtol=0, atol=1e-9)
+        kept = frozen(given)[..., halo : side - halo, halo : side - halo]
+        assert torch.allclose(kept, middle(interior(frozen)(given), kept), rtol=0, atol=1e-9)
 
 
 def test_the_network_given_stays_as_it_is_and_shares_its_weights() -> None:
@@ -98,9 +149,12 @@ def test_what_has_nothing_to_leave_out_is_itself() -> None:
     ],
 )
 def test_other_pads_stay(pad: nn.Module, layer: nn.Module) -> None:
-    net = torch.fx.symbolic_trace(nn.Sequential(pad, layer))
-    network = FrozenNetwork(net, halo=2, stride=1, minimum=4)
-    assert interior(network) is network
+    network = FrozenNetwork(torch.fx.symbolic_trace(nn.Sequential(pad, layer)), halo=3, stride=1, minimum=4)
+    inside, given = interior(network), torch.rand(1, 3, 12, 14)
+    assert pads(inside) == 1
+    with torch.inference_mode():
+        kept = network(given)[..., 3:-3, 3:-3]
+        assert torch.equal(kept, middle(inside(given), kept))
 
 
 def test_a_pad_that_two_read_stays() -> None:

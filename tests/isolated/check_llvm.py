@@ -19,7 +19,7 @@ from benchmarks import published
 from tests.networks_support import noise, statistics_of
 from tests.support import picture
 from urst_tiles import collect_statistics, plan, stylize
-from urst_tiles.engines import TorchEngine, make_engine, run_whole
+from urst_tiles.engines import Piece, TorchEngine, make_engine, run_whole
 from urst_tiles.engines.choosing import most_calls, why_not
 from urst_tiles.engines.llvm import UntranslatedError, known_processor, machine
 from urst_tiles.engines.llvm import convolution as convolution_module
@@ -31,6 +31,7 @@ from urst_tiles.engines.llvm_engine import LLVMEngine, schedule_of
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks import METHODS, load_network, sample_network
 from urst_tiles.networks.base import FrozenNetwork
+from urst_tiles.networks.padding import round_up
 from urst_tiles.networks.styling import StyleImage, Styling
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.sources.arrays import ArraySource
@@ -142,6 +143,42 @@ def test_llvm_gives_pytorchs_pixels_to_a_level_at_any_size(name: str) -> None:
     sixteen = windows(2, 41, 50, "uint16")
     # A thousandth of a level of 8 bits is 1/4 of one of 16.
     assert off(run_whole(engine, sixteen), run_whole(reference, sixteen)) <= 8
+
+
+@pytest.mark.parametrize("name", [*METHODS, "wide johnson"])
+def test_windows_inside_a_raster_are_pytorchs_and_take_no_more_memory(name: str) -> None:
+    frozen = wide("johnson") if name == "wide johnson" else frozen_of(name)
+    engine, reference = LLVMEngine(frozen), TorchEngine(frozen, device="cpu")
+    halo = frozen.halo
+    side = round_up(2 * halo + 24, frozen.stride)
+    (window,) = windows(1, side, side + frozen.stride)
+    kept = (slice(halo, side - halo), slice(halo + 3, side - halo))
+    whole = run_whole(reference, window[None])[0]
+    wanted = whole[:, *kept]
+
+    def made(rims: list[int]) -> list[Any]:
+        pieces = [Piece(window, np.empty_like(wanted), kept, rim) for rim in rims]
+        taken: list[int] = []
+        engine.run(pieces, lambda: taken.append(1))
+        assert taken == [1]
+        return [piece.place for piece in pieces]
+
+    rims = [halo, 0, halo]
+    together, alone = made(rims), [made([rim])[0] for rim in rims]
+    for one, other in zip(together, alone, strict=True):
+        assert np.array_equal(one, other)
+        assert off(one, wanted) <= 1
+    schedules = engine._schedule, engine._inside
+    over, inner = (each.plan(2, side, side + frozen.stride).nbytes for each in schedules)
+    assert inner <= over
+    if schedules[0] is not schedules[1]:
+        kernels = [[each.ready()[1] for each in schedule._convolutions] for schedule in schedules]
+        assert all(a is b for a, b in zip(*kernels, strict=True))
+
+
+def test_which_networks_have_a_schedule_for_windows_inside() -> None:
+    own = [name for name in METHODS if (made := LLVMEngine(frozen_of(name)))._inside is not made._schedule]
+    assert own == [name for name in METHODS if name != "identity"]
 
 
 def test_llvm_gives_the_same_pixels_in_calls_at_the_same_time() -> None:

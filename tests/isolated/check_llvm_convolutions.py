@@ -41,6 +41,12 @@ def map_of(random: np.random.Generator, *shape: int) -> Any:
     return random.normal(size=shape).astype(np.float32)
 
 
+def middle_of(random: np.random.Generator, like: torch.Size, depth: int) -> Any:
+    """A map, or what is in the middle of a larger one."""
+    around, (height, width) = int(random.integers(3)), like[-2:]
+    return map_of(random, height + 2 * around, width + 2 * around, depth)[around:][:height, around:][:, :width]
+
+
 def run(convolution: Convolution, image: Any, threads: int = 1, residual: Any = None) -> Any:
     sides = convolution.sides(*image.shape[:2])
     result = np.full((*sides, convolution.depth), np.nan, np.float32)
@@ -111,7 +117,7 @@ def test_winograds_is_the_convolution(
     wanted = functional.conv2d(padded(first(image), padding), first_weight(weight), first_bias(bias))
     if min(wanted.shape[-2:]) < 3:  # no room for the margin
         return
-    residual = map_of(random, *wanted.shape[-2:], outputs) if adds else None
+    residual = middle_of(random, wanted.shape, outputs) if adds else None
     if residual is not None:
         wanted = wanted + first(residual)
     if relu:
@@ -189,7 +195,7 @@ def test_direct_is_the_convolution(
         return
     convolution = Direct(weight, bias, step, relu=relu, adds=adds)
     convolution.margin = margin
-    residual = map_of(random, *wanted.shape[-2:], outputs) if adds else None
+    residual = middle_of(random, wanted.shape, outputs) if adds else None
     if residual is not None:
         wanted = wanted + first(residual)
     wanted = padded(wanted.relu() if relu else wanted, margin)
@@ -328,3 +334,26 @@ def test_the_first_error_of_several_threads_is_raised() -> None:
     with pytest.raises(KeyError):
         Workshop(3).share(work, 10, 2)
     assert sorted(done) == [(2, 6), (6, 10)]
+
+
+def test_convolutions_that_compute_the_same_share_their_kernels() -> None:
+    random = np.random.default_rng(5)
+    weight, bias = map_of(random, 32, 32, 3, 3), map_of(random, 32)
+    one = Winograd(weight, bias, Padding(1, 1, 1, 1), relu=True)
+    two, other = Winograd(weight.copy(), bias, Padding(), relu=True), Winograd(2 * weight, bias, Padding(), relu=True)
+    assert two.share(one)
+    assert not other.share(one)
+    assert not Direct(weight, bias, (1, 1), relu=True).share(one)
+    assert two.ready()[1] is one.ready()[1]
+    image = map_of(random, 12, 14, 32)
+    wanted = functional.conv2d(first(image), torch.from_numpy(weight).double(), torch.from_numpy(bias).double()).relu()
+    assert run(two, image) == pytest.approx(last(wanted), abs=5e-4)
+
+
+def test_a_residual_of_another_shape_is_refused() -> None:
+    random = np.random.default_rng(6)
+    convolution = Direct(map_of(random, 4, 4, 1, 1), map_of(random, 4), (1, 1), relu=False, adds=True)
+    with pytest.raises(ValueError, match="of a map was expected"):
+        run(convolution, map_of(random, 5, 6, 4), residual=map_of(random, 5, 7, 4))
+    with pytest.raises(ValueError, match="of a map was expected"):
+        run(convolution, map_of(random, 5, 6, 4), residual=map_of(random, 5, 6, 8)[..., ::2])

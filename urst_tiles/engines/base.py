@@ -10,7 +10,7 @@ import numpy as np
 
 from urst_tiles.sources.base import Pixels
 
-__all__ = ["ALL", "Crop", "Engine", "Piece", "run_whole"]
+__all__ = ["ALL", "Crop", "Engine", "Piece", "run_whole", "shifted"]
 
 Crop = tuple[slice, slice]
 """Rows and columns of a window."""
@@ -69,6 +69,13 @@ class Engine(Protocol):
             DeviceMemoryError: not even one window fits into the device's memory.
         """
         ...
+
+
+def shifted(crop: Crop, height: int, width: int, trimmed: int) -> Crop:
+    """The same rows and columns of a window's result that lacks so many pixels on each side."""
+    top, bottom, _ = crop[0].indices(height)
+    left, right, _ = crop[1].indices(width)
+    return slice(top - trimmed, bottom - trimmed), slice(left - trimmed, right - trimmed)
 
 
 def run_whole(engine: Engine, windows: Pixels) -> Pixels:

@@ -72,4 +72,4 @@ def compiled(network: AnySizeNetwork, device: torch.device) -> AnySizeNetwork:
     check_compiler(device)
     # Windows come in up to nine sizes, clipped at the raster's borders: one compilation is for all that are no squares.
     module: Any = torch.compile(portable(network.module), dynamic=True, options=_OPTIONS)
-    return AnySizeNetwork(module, halo=network.halo, stride=network.stride, minimum=network.minimum)
+    return network.with_module(module)

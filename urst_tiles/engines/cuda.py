@@ -15,7 +15,7 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from urst_tiles.engines.base import Crop, Piece
+from urst_tiles.engines.base import Piece
 
 __all__ = ["SLOTS", "Pipeline", "kept_levels", "rounded", "top_of"]
 
@@ -35,11 +35,11 @@ class Pipeline:
 
     Parameters:
         device: the GPU.
-        compute: (N, H, W, 3) levels on the device, and the pieces they are of → (N, 3, H, W) on the device, 0 … 1;
-            called by one thread of the process at a time, and what it starts goes to one stream.
+        compute: (N, H, W, 3) levels on the device, and the pieces they are of → what is kept of each, (3, rows, cols),
+            0 … 1, on the device; called by one thread of the process at a time, and what it starts goes to one stream.
     """
 
-    def __init__(self, device: torch.device, compute: Callable[[Tensor, Sequence[Piece]], Tensor]) -> None:
+    def __init__(self, device: torch.device, compute: Callable[[Tensor, Sequence[Piece]], Sequence[Tensor]]) -> None:
         self._device, self._compute = device, compute
         self._arriving, self._computing, self._leaving = (_stream(device) for _ in range(3))
         self._slots: queue.SimpleQueue[_Slot] = queue.SimpleQueue()
@@ -80,7 +80,7 @@ class Pipeline:
         with torch.cuda.stream(self._computing), torch.inference_mode():
             # Their memory is another stream's: it must not be given away before this one has read it.
             levels.record_stream(self._computing)
-            made = kept_levels(self._compute(levels, pieces), [piece.crop for piece in pieces], levels)
+            made = kept_levels(self._compute(levels, pieces), levels)
             del levels
             computed = self._computing.record_event()
         self._leaving.wait_event(computed)
@@ -118,11 +118,10 @@ class _Pinned:
         return self._bytes[:size].view(dtype).view(*shape)
 
 
-def kept_levels(picture: Tensor, crops: Sequence[Crop], like: Tensor) -> Tensor:
-    """(N, 3, H, W), 0 … 1 → what is kept of each, in planes, one behind the other in one piece, for one copy across the
-    bus: levels of the type of ``like``."""
-    parts = [made[:, *crop] for made, crop in zip(picture, crops, strict=True)]
-    kept = torch.empty(sum(part.numel() for part in parts), dtype=like.dtype, device=picture.device)
+def kept_levels(parts: Sequence[Tensor], like: Tensor) -> Tensor:
+    """What is kept of each window, 0 … 1 → one behind the other in one piece, for one copy across the bus: levels of
+    the type of ``like``."""
+    kept = torch.empty(sum(part.numel() for part in parts), dtype=like.dtype, device=like.device)
     begin = 0
     for part in parts:
         end = begin + part.numel()

@@ -27,7 +27,7 @@ AGREE = 0.02
 that noise makes; a kernel that computes something else is further off."""
 
 _TRIED = 64
-"""Side of the noise that both are tried with, in pixels, at least."""
+"""Side of what is kept of the noise that both are tried with, in pixels, at least."""
 
 
 def fused_where_it_agrees(network: AnySizeNetwork, device: torch.device) -> AnySizeNetwork:
@@ -38,7 +38,7 @@ def fused_where_it_agrees(network: AnySizeNetwork, device: torch.device) -> AnyS
     joined = fused(network)
     if joined is network:
         return network
-    side = round_up(max(network.minimum, _TRIED), network.stride)
+    side = round_up(max(network.minimum, 2 * network.halo) + _TRIED, network.stride)
     noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device)
     try:
         off = float((_on_no_numbers(joined, noise) - network(noise)).abs().mean())
@@ -75,7 +75,7 @@ def fused(network: AnySizeNetwork) -> AnySizeNetwork:
     net.recompile()
     if not found:
         return network
-    return AnySizeNetwork(net, halo=network.halo, stride=network.stride, minimum=network.minimum)
+    return network.with_module(net)
 
 
 def _clipped_convolutions(net: GraphModule) -> Iterator[tuple[Node, Node, nn.Conv2d]]:

@@ -13,24 +13,26 @@ from __future__ import annotations
 import copy
 import queue
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
 
-from urst_tiles.engines.base import Piece
+from urst_tiles.engines.base import Piece, shifted
 from urst_tiles.engines.llvm import UntranslatedError, processor
 from urst_tiles.engines.llvm.maps import Map
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.errors import InputError, NetworkError
-from urst_tiles.networks.base import FrozenNetwork
+from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
+from urst_tiles.networks.interior import interior
 from urst_tiles.networks.padding import reflected_indices, round_up
 
 if TYPE_CHECKING:
     from urst_tiles.engines.llvm.schedule import Schedule
 
-__all__ = ["LLVMEngine", "check_llvm", "describe_llvm", "schedule_of"]
+__all__ = ["LLVMEngine", "check_llvm", "describe_llvm", "inside_of", "schedule_of"]
 
 
 def check_llvm(precision: str) -> None:
@@ -66,11 +68,12 @@ class LLVMEngine:
     def __init__(self, network: FrozenNetwork, *, calls: int = 1) -> None:
         check_llvm("float32")
         calls = max(1, min(calls, torch.get_num_threads()))
-        self._stride, self._minimum = network.stride, network.minimum
         from urst_tiles.engines.llvm.levels import Levels
 
         workshop = Workshop(torch.get_num_threads() // calls)
-        self._schedule, self._levels = schedule_of(network, workshop), Levels(workshop)
+        self._network, self._levels = network, Levels(workshop)
+        self._schedule = schedule_of(network, workshop)
+        self._interior, self._inside = inside_of(network, self._schedule, workshop)
         # One for each call: the maps of its last window, and those of its next.
         self._memory = queue.LifoQueue[Tensor]()
         for _ in range(calls):
@@ -97,21 +100,30 @@ class LLVMEngine:
             self._levels.prepare()
         except UntranslatedError as error:
             raise NetworkError(f"LLVM makes no programs here ({error}); use --engine torch") from error
+        # What a window becomes must not hang on what it is run with.
+        groups = [list(alike) for _, alike in groupby(pieces, lambda piece: piece.rim >= self._network.halo)]
+        for group in groups:
+            self._run(group, on_taken if group is groups[-1] else None)
+
+    def _run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None) -> None:
+        """All of them inside the raster, or none."""
+        inside = pieces[0].rim >= self._network.halo
+        schedule, network = (self._inside, self._interior) if inside else (self._schedule, self._network)
         height, width = pieces[0].window.shape[:2]
-        over, across = (max(round_up(side, self._stride), self._minimum) for side in (height, width))
+        over, across = (max(round_up(side, network.stride), network.minimum) for side in (height, width))
         memory = self._memory.get()
         try:
-            memory = self._enough(memory, self._schedule.plan(len(pieces), over, across).floats)
-            image = self._schedule.image(len(pieces), over, across, memory)
+            memory = self._enough(memory, schedule.plan(len(pieces), over, across).floats)
+            image = schedule.image(len(pieces), over, across, memory)
             for piece, each in zip(pieces, _maps(image), strict=True):
                 self._levels.read(piece.window, each[:height, :width])
                 _extend(each, height, width)
             if on_taken is not None:
                 on_taken()
             with torch.inference_mode():
-                made = self._schedule.run(image, memory)
+                made = schedule.run(image, memory)
             for piece, each in zip(pieces, _maps(made), strict=True):
-                self._levels.write(each[:height, :width][piece.crop], piece.place)
+                self._levels.write(each[shifted(piece.crop, height, width, network.trimmed)], piece.place)
         finally:
             self._memory.put(memory)
 
@@ -122,7 +134,7 @@ class LLVMEngine:
         return torch.empty(floats)
 
 
-def schedule_of(network: FrozenNetwork, workshop: Workshop | None = None) -> Schedule:
+def schedule_of(network: AnySizeNetwork, workshop: Workshop | None = None) -> Schedule:
     """The network with our own convolutions in it, on the threads of a workshop; without one, on one thread.
 
     Raises:
@@ -136,7 +148,21 @@ def schedule_of(network: FrozenNetwork, workshop: Workshop | None = None) -> Sch
     module = copy.deepcopy(network.module)
     if not isinstance(module, GraphModule):
         raise NetworkError("the LLVM engine runs networks whose layers could be put into a graph; use --engine torch")
-    return Schedule(module, convolve(module, network.minimum, network.stride, workshop or Workshop(1)))
+    # Of trimmed maps something must be left.
+    least = round_up(network.minimum + 2 * network.trimmed, network.stride)
+    return Schedule(module, convolve(module, least, network.stride, workshop or Workshop(1)))
+
+
+def inside_of(
+    network: FrozenNetwork, whole: Schedule, workshop: Workshop | None = None
+) -> tuple[AnySizeNetwork, Schedule]:
+    """The network for windows inside a raster and its schedule, which shares programs and kernels with that of the
+    whole; both themselves where those would not be all the same: they would be held twice."""
+    within = interior(network)
+    if within is network:
+        return network, whole
+    schedule = schedule_of(within, workshop)
+    return (within, schedule) if schedule.share(whole) else (network, whole)
 
 
 def _extend(image: Map, height: int, width: int) -> None:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule
 
-from urst_tiles.engines.base import Piece
+from urst_tiles.engines.base import Piece, shifted
 from urst_tiles.engines.compiling import check_compiler, compiled
 from urst_tiles.engines.cuda import Pipeline, rounded, top_of
 from urst_tiles.engines.devices import (
@@ -107,7 +107,7 @@ class TorchEngine:
                 parameter.data = parameter.data.contiguous(memory_format=self._layout)
         self._moved = moved
         self._networks: dict[tuple[bool, bool], AnySizeNetwork] = {}
-        self._pipeline = Pipeline(self._device, self._picture) if self._device.type == "cuda" else None
+        self._pipeline = Pipeline(self._device, self._kept) if self._device.type == "cuda" else None
 
     @property
     def description(self) -> str:
@@ -163,19 +163,21 @@ class TorchEngine:
             return
         with self._lock, torch.inference_mode():
             levels = torch.from_numpy(np.stack([piece.window for piece in pieces]))
-            picture = self._picture(levels, pieces)
-            top = top_of(levels)
-            for piece, made in zip(pieces, picture, strict=True):
-                torch.from_numpy(piece.place).copy_(rounded(made[:, *piece.crop], top))
+            for piece, kept in zip(pieces, self._kept(levels, pieces), strict=True):
+                torch.from_numpy(piece.place).copy_(rounded(kept, top_of(levels)))
 
-    def _picture(self, levels: Tensor, pieces: Sequence[Piece]) -> Tensor:
-        """(N, H, W, 3) levels on the device, uint8 or uint16 → (N, 3, H, W), 0 … 1: right in what the pieces keep. All
-        of them are inside the raster, or none."""
+    def _kept(self, levels: Tensor, pieces: Sequence[Piece]) -> list[Tensor]:
+        """(N, H, W, 3) levels on the device, uint8 or uint16 → what is kept of each, (3, rows, columns), 0 … 1: views.
+        All pieces are inside the raster, or none."""
         with torch.inference_mode(), self._autocast(), self._products():
             network = self._network(deep=levels.dtype != torch.uint8, inside=self._is_inside(pieces[0]))
             given = levels.permute(0, 3, 1, 2).to(torch.float32, memory_format=self._layout)
             picture: Tensor = network(given.div_(top_of(levels)))
-            return picture
+        height, width = levels.shape[1:3]
+        return [
+            made[:, *shifted(piece.crop, height, width, network.trimmed)]
+            for piece, made in zip(pieces, picture, strict=True)
+        ]
 
     def _is_inside(self, piece: Piece) -> bool:
         return piece.rim >= self._moved.halo
@@ -185,8 +187,8 @@ class TorchEngine:
         that it is run in."""
         deep = deep and self._precision in _HALVES
         if (deep, inside) not in self._networks:
-            frozen = interior(self._moved) if inside else self._moved
-            network: AnySizeNetwork = _with_a_wide_end(frozen) if deep else frozen
+            network: AnySizeNetwork = interior(self._moved) if inside else self._moved
+            network = _with_a_wide_end(network) if deep else network
             if self._compile:
                 network = compiled(network, self._device)
             elif self._device.type == "cuda":
@@ -203,7 +205,7 @@ class TorchEngine:
         return exact_products(self._device, tf32=self._precision != "float32")
 
 
-def _with_a_wide_end(network: FrozenNetwork) -> FrozenNetwork:
+def _with_a_wide_end(network: AnySizeNetwork) -> AnySizeNetwork:
     """The same network with the same weights, whose last convolution leaves its sums in float32 under autocast: rounded
     to half precision, the picture would have a tenth of the levels of 16 bits, or less.
 

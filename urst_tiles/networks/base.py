@@ -36,10 +36,11 @@ class AnySizeNetwork(nn.Module):
     ``forward``: (N, 3, H, W) floating point in [0, 1], H and W at least 1 → the same shape and dtype, clamped to [0, 1]
     and finite: the statistics of a blank thumbnail amplify so much, layer by layer, that deep networks overflow, and
     what is no number then is grey. Where a side does not fit, reflected pixels are added on the far edge (right,
-    bottom) and cropped off again, so that pixel (0, 0) stays where the network's grid begins.
+    bottom) and cropped off again, so that pixel (0, 0) stays where the network's grid begins. Of a network that is
+    ``trimmed``, so many pixels are missing on each side of the result.
     """
 
-    def __init__(self, module: nn.Module, *, halo: int, stride: int, minimum: int) -> None:
+    def __init__(self, module: nn.Module, *, halo: int, stride: int, minimum: int, trimmed: int = 0) -> None:
         super().__init__()
         self.module = module
         self.halo = halo
@@ -48,6 +49,13 @@ class AnySizeNetwork(nn.Module):
         # in pixels
         self.minimum = minimum
         # in pixels, a multiple of stride
+        self.trimmed = trimmed
+        # in pixels
+
+    def with_module(self, module: nn.Module, *, trimmed: int | None = None) -> AnySizeNetwork:
+        """Another module that takes the same images."""
+        trimmed = self.trimmed if trimmed is None else trimmed
+        return AnySizeNetwork(module, halo=self.halo, stride=self.stride, minimum=self.minimum, trimmed=trimmed)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != 3 or not x.is_floating_point():
@@ -55,7 +63,8 @@ class AnySizeNetwork(nn.Module):
         height, width = x.shape[-2:]
         x = extend(x, self._side(height), self._side(width))
         y: Tensor = self.module(x)
-        return y[..., :height, :width].clamp(0.0, 1.0).nan_to_num_(nan=0.5)
+        rows, cols = height - 2 * self.trimmed, width - 2 * self.trimmed
+        return y[..., :rows, :cols].clamp(0.0, 1.0).nan_to_num_(nan=0.5)
 
     def _side(self, length: int) -> int:
         return max(round_up(length, self.stride), self.minimum)

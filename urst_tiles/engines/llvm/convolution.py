@@ -18,7 +18,9 @@ from urst_tiles.engines.llvm.maps import (
     Padding,
     Table,
     check_map,
+    check_middle,
     fill_margin,
+    line_of,
     offsets,
     sources,
 )
@@ -58,8 +60,21 @@ class Convolution(ABC):
         self.inputs, self.depth = inputs, depth
         self.margin = NO_PADDING
         self._relu = relu
+        self._weight: Map | None = None
+        # until the kernels are made
+        self._bias: Map = np.zeros(0, np.float32)
         self._lock = threading.Lock()
         self._made: tuple[Program, Map] | None = None
+        self._twin: Convolution | None = None
+
+    def share(self, other: Convolution) -> bool:
+        """Take the program and the kernels of another one that computes the same, on maps of other sizes; False: it
+        does not. Before either has been made ready."""
+        alike = type(self) is type(other) and self._computes() == other._computes()
+        if not alike or not all(map(np.array_equal, self._weights(), other._weights())):
+            return False
+        self._twin, self._weight = other, None
+        return True
 
     def sides(self, height: int, width: int) -> tuple[int, int]:
         """The result's, its margin included, for a map of these."""
@@ -67,7 +82,7 @@ class Convolution(ABC):
 
     def run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None = None) -> None:
         """(H, W, inputs) → ``result``, (H', W', depth) as :meth:`sides` says; ``residual`` is like it, without its
-        margin.
+        margin, and may be the middle of a larger map.
 
         Raises:
             ValueError: a map is of another shape, type or layout.
@@ -77,7 +92,7 @@ class Convolution(ABC):
         check_map(image, (height, width, self.inputs))
         check_map(result, (*self.sides(height, width), self.depth))
         if residual is not None:
-            check_map(residual, (*self._inner(height, width), self.depth))
+            check_middle(residual, (*self._inner(height, width), self.depth))
         self._run(image, result, workshop, residual)
         fill_margin(result, self.margin)
 
@@ -97,6 +112,8 @@ class Convolution(ABC):
         Raises:
             UntranslatedError: see :func:`~urst_tiles.engines.llvm.machine.translated`.
         """
+        if self._twin is not None:
+            return self._twin.ready()
         with self._lock:
             if self._made is None:
                 self._made = self._make()
@@ -104,6 +121,16 @@ class Convolution(ABC):
 
     @abstractmethod
     def _make(self) -> tuple[Program, Map]: ...
+
+    @abstractmethod
+    def _computes(self) -> object:
+        """What program and kernels hang on, but for the weights."""
+
+    def _weights(self) -> tuple[Map, ...]:
+        """Those it was given."""
+        if self._weight is None:
+            raise RuntimeError("the kernels have been made already")
+        return self._weight, self._bias
 
     @abstractmethod
     def _inner(self, height: int, width: int) -> tuple[int, int]:
@@ -140,7 +167,7 @@ class Winograd(Convolution):
         found = processor()
         vectors = found.vectors(outputs)
         self._shape = winograd.Shape(taps, found.lanes, found.sums // vectors, vectors, pooled)
-        self._weight: Map | None = weight
+        self._weight = weight
         self._bias = np.ascontiguousarray(bias, np.float32)
         self._outputs, self._phases = outputs, phases
         self._padding, self._step = padding, results(taps)
@@ -168,6 +195,9 @@ class Winograd(Convolution):
             raise RuntimeError("the kernels have been made already")
         return program, transformed_kernels(weight, self._shape.block)
 
+    def _computes(self) -> object:
+        return self._shape, self.inputs, self._outputs, self._phases
+
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         high, wide = self._positions(height, width)
         if self._shape.pooled:
@@ -178,7 +208,7 @@ class Winograd(Convolution):
         height, width = image.shape[:2]
         high, wide = self._positions(height, width)
         down, across = -(-high // self._step), -(-wide // self._step)
-        reads, writes, added = self._tables(height, width, self.margin)
+        reads, writes, added = self._tables(height, width, self.margin, line_of(residual))
         floats = self._scratch
         program, kernels = self.ready()
         numbers = (across, down, self.inputs, self._outputs, self._phases, self._room, int(self._relu))
@@ -194,8 +224,9 @@ class Winograd(Convolution):
 
         workshop.share(work, down * across, self._room)
 
-    def _find_tables(self, height: int, width: int, margin: Padding) -> tuple[tuple[Table, Table], ...]:
-        """For a map of this size: where tiles read, where they write, and where what is added to that stands."""
+    def _find_tables(self, height: int, width: int, margin: Padding, added: int) -> tuple[tuple[Table, Table], ...]:
+        """For a map of this size: where tiles read, where they write, and where what is added to that stands, in lines
+        of so many positions."""
         high, wide = self._positions(height, width)
         down, across = -(-high // self._step), -(-wide // self._step)
         inner = self._inner(height, width)
@@ -203,7 +234,7 @@ class Winograd(Convolution):
         return (
             self._reads(height, width, down, across),
             self._writes(down, across, inner, line, margin),
-            self._writes(down, across, inner, inner[1], NO_PADDING),
+            self._writes(down, across, inner, added, NO_PADDING),
         )
 
     def _positions(self, height: int, width: int) -> tuple[int, int]:
@@ -258,7 +289,7 @@ class Direct(Convolution):
             found.sums // vectors,
             vectors,
         )
-        self._weight: Map | None = weight
+        self._weight = weight
         self._bias = np.zeros(self._shape.blocks * self._shape.block, np.float32)
         self._bias[:outputs] = bias
         self._size, self._step = (height, width), step
@@ -279,6 +310,9 @@ class Direct(Convolution):
             raise RuntimeError("the kernels have been made already")
         return program, _in_blocks(weight, self._shape.blocks, self._shape.block)
 
+    def _computes(self) -> object:
+        return self._shape, self._size, self._step
+
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         (high, wide), (down, along) = self._size, self._step
         return (height - high) // down + 1, (width - wide) // along + 1
@@ -289,7 +323,7 @@ class Direct(Convolution):
         program, kernels = self.ready()
         places = [each.ctypes.data for each in (image, kernels, self._bias)]
         places += [0 if residual is None else residual.ctypes.data, begin.ctypes.data]
-        lines = image.shape[1] * self.inputs, result.shape[1] * self.depth
+        lines = image.shape[1] * self.inputs, result.shape[1] * self.depth, line_of(residual) * self.depth
 
         def work(first: int, last: int) -> None:
             program(*places, first, last, cols, *lines, int(self._relu))

@@ -19,13 +19,14 @@ ARGUMENTS: dict[str, Any] = {
     "image": POINTER,  # (H, W, inputs), padded
     "kernels": POINTER,  # (blocks, height, width * inputs, block)
     "bias": POINTER,  # (blocks * block,)
-    "residual": POINTER,  # like the result, without its margin; not read where none is added
+    "residual": POINTER,  # of the first position; not read where none is added
     "result": POINTER,  # of the first position
     "first": INT,  # row of the result
     "last": INT,
     "wide": INT,  # positions in a row
     "line": INT,  # floats from one row of the image to the next
     "result_line": INT,  # floats from one row of the result to the next
+    "residual_line": INT,  # of the residual
     "relu": INT,
 }
 
@@ -85,7 +86,7 @@ class _Program:
         with e.loop(a["first"], a["last"], self.one) as row:
             image = e.at(a["image"], b.mul(row.index, step))
             result = e.at(a["result"], b.mul(row.index, a["result_line"]))
-            residual = e.at(a["residual"], b.mul(row.index, b.mul(a["wide"], e.number(shape.outputs))))
+            residual = e.at(a["residual"], b.mul(row.index, a["residual_line"]))
             with e.loop(self.zero, together, many) as place:
                 col = b.select(b.icmp_signed("<", place.index, end), place.index, end)
                 self._compute(image, result, residual, col, shape.positions)

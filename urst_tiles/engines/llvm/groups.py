@@ -59,6 +59,12 @@ class Grouped(Convolution):
     def _make(self) -> tuple[Program, Map]:
         return translated(grouped.program, self._shape, tuple(grouped.ARGUMENTS.values())), self._kernels
 
+    def _computes(self) -> object:
+        return self._shape
+
+    def _weights(self) -> tuple[Map, ...]:
+        return self._kernels, self._bias
+
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         shape, (high, wide) = self._shape, self._padding.around(height, width)
         return (high - shape.height) // shape.down + 1, (wide - shape.width) // shape.along + 1

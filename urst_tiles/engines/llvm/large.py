@@ -42,7 +42,7 @@ class Nested(Convolution):
         super().__init__(inputs, outputs, relu=relu)
         found = processor()
         self._shape = Shape(-(-taps // PART), inputs, outputs, found.lanes, found.sums, found.vectors(outputs))
-        self._weight: Map | None = weight
+        self._weight = weight
         self._bias = np.ascontiguousarray(bias, np.float32)
         self._taps, self._padding = taps, padding
         self._zeros = np.zeros(inputs, np.float32)
@@ -67,6 +67,9 @@ class Nested(Convolution):
         if weight is None:
             raise RuntimeError("the kernels have been made already")
         return made, self._ordered(weight)
+
+    def _computes(self) -> object:
+        return self._shape, self._taps
 
     def _ordered(self, weight: Map) -> Map:
         """The kernels at the points, in the order in which they are read."""

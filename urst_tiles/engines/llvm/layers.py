@@ -13,7 +13,7 @@ from urst_tiles.engines.llvm.maps import Map, Padding, fill_margin
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.normalization import Leaf
 
-__all__ = ["Convolved", "Doubled", "Interpolated", "Padded", "Scaled", "Shuffled", "Writing"]
+__all__ = ["Convolved", "Doubled", "Interpolated", "Padded", "Scaled", "Shuffled", "Writing", "is_middle"]
 
 
 class Writing(Leaf):
@@ -28,12 +28,12 @@ class Writing(Leaf):
 
     def write(self, result: Tensor, *images: Tensor) -> Tensor:
         """Into (N, H', W', C'), in one piece; the same, seen as (N, C', H', W')."""
-        self._write(result, *(_channels_last(image) for image in images))
+        self._write(result, _channels_last(images[0]), *(_middle(image) for image in images[1:]))
         return result.permute(0, 3, 1, 2)
 
     @abstractmethod
     def _write(self, result: Tensor, *images: Tensor) -> None:
-        """All of them (N, H, W, C), in one piece."""
+        """All of them (N, H, W, C), in one piece; those after the first may be the middle of one."""
 
 
 class Convolved(Writing):
@@ -135,6 +135,17 @@ class Scaled(Writing):
 def _channels_last(image: Tensor) -> Tensor:
     """(N, C, H, W) → (N, H, W, C) in one piece; what is channels last already is not copied."""
     return image.permute(0, 2, 3, 1).contiguous()
+
+
+def is_middle(image: Tensor) -> bool:
+    """Whether each line of (N, C, H, W) is in one piece, channels last: it may be the middle of a map that is so."""
+    return image.stride()[1] == 1 and image.stride()[3] == image.shape[1]
+
+
+def _middle(image: Tensor) -> Tensor:
+    """(N, C, H, W) → (N, H, W, C), each line in one piece; what is so already is not copied."""
+    found = image.permute(0, 2, 3, 1)
+    return found if is_middle(image) else found.contiguous()
 
 
 def _numbers(values: Tensor) -> Map:

@@ -9,7 +9,19 @@ from typing import Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["NO_PADDING", "SIZES", "Map", "Padding", "Table", "check_map", "fill_margin", "offsets", "sources"]
+__all__ = [
+    "NO_PADDING",
+    "SIZES",
+    "Map",
+    "Padding",
+    "Table",
+    "check_map",
+    "check_middle",
+    "fill_margin",
+    "line_of",
+    "offsets",
+    "sources",
+]
 
 Map = NDArray[np.float32]
 Table = NDArray[np.int64]
@@ -75,3 +87,14 @@ def check_map(found: Map, shape: tuple[int, ...]) -> None:
         raise ValueError(
             f"a map of {shape} in one piece was expected, float32; this one is {found.shape}, {found.dtype}"
         )
+
+
+def check_middle(found: Map, shape: tuple[int, ...]) -> None:
+    """Raises ValueError where what is in the middle of a map is of another shape, type or layout."""
+    if found.shape != shape or found.dtype != np.float32 or found.strides[1:] != (4 * shape[2], 4):
+        raise ValueError(f"{shape} of a map was expected, float32; this is {found.shape}, {found.dtype}")
+
+
+def line_of(middle: Map | None) -> int:
+    """Positions in a line of the map that it is of; 0: there is none."""
+    return 0 if middle is None else middle.strides[0] // middle.strides[1]

@@ -19,7 +19,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 
 from urst_tiles.engines.llvm.convolution import Convolution
-from urst_tiles.engines.llvm.layers import Writing
+from urst_tiles.engines.llvm.layers import Writing, is_middle
 from urst_tiles.engines.llvm.maps import SIZES
 from urst_tiles.networks.graphs import module_of
 
@@ -72,6 +72,12 @@ class Schedule:
     def plan(self, count: int, height: int, width: int) -> Plan:
         """For so many images of one size, in pixels; multiples of the network's stride."""
         return self._planned(count, height, width)
+
+    def share(self, other: Schedule) -> bool:
+        """Take programs and kernels of another one's convolutions, in order; False: they compute something else."""
+        if len(self._convolutions) != len(other._convolutions):
+            return False
+        return all(mine.share(theirs) for mine, theirs in zip(self._convolutions, other._convolutions, strict=True))
 
     def prepare(self) -> None:
         """Make all programs and kernels that are not made yet.
@@ -158,7 +164,8 @@ class _Trial(Interpreter):
         for each in read:
             self._block(each).last = self.steps
         if isinstance(module, Writing):
-            self.copied[self.steps] = sum(4 * each.numel() for each in read if not _is_channels_last(each))
+            wanted = [is_middle(each) if each is not arguments[0] else _is_channels_last(each) for each in read]
+            self.copied[self.steps] = sum(4 * each.numel() for each, so in zip(read, wanted, strict=True) if not so)
             result: Any = torch.empty(module.shape(arguments[0])).permute(0, 3, 1, 2)
         else:
             result = super().run_node(n)
