@@ -20,7 +20,7 @@ from benchmarks.measuring import level_errors, serve
 from benchmarks.reference_way import reference_way
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.demo import landscape
-from urst_tiles.engines import Engine, Piece, TorchEngine, run_whole
+from urst_tiles.engines import Engine, TorchEngine, run_whole
 from urst_tiles.errors import UrstTilesError
 from urst_tiles.sources.base import Pixels
 
@@ -71,13 +71,6 @@ class Child(throughput_child.Child):
                 pass
         taken = (time.perf_counter() - started) / (calls * batch)
         return {"seconds": taken, "limit": made.limit if batch > (made.limit or batch) else None}
-
-    def _pieces(self, given: Pixels) -> list[Piece]:
-        """As a run has them inside a raster: the halo is cut off."""
-        halo, (count, height, width, _) = self._network.halo, given.shape
-        kept = (slice(halo, height - halo), slice(halo, width - halo))
-        places = np.empty((count, 3, height - 2 * halo, width - 2 * halo), given.dtype)
-        return [Piece(window, place, kept, halo) for window, place in zip(given, places, strict=True)]
 
     def _kept(self, engine: Engine, given: Pixels) -> Pixels:
         """(N, 3, rows, columns)"""

@@ -7,10 +7,11 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache, cached_property, partial
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.driver import OneColour
@@ -21,9 +22,10 @@ from benchmarks.subjects import subject
 from urst_tiles import collect_statistics, plan
 from urst_tiles.allocator import return_freed_memory
 from urst_tiles.demo import landscape
-from urst_tiles.engines import run_whole
+from urst_tiles.engines import Piece, run_whole
 from urst_tiles.geometry import default_window
 from urst_tiles.networks import multiply_adds
+from urst_tiles.sources.base import Pixels
 
 PLANNED_FOR = 20_000
 """Side in pixels of the raster that a window is planned for."""
@@ -94,12 +96,20 @@ class Child:
 
     def _window(self, engine: str, precision: str, window: int) -> dict[str, Any]:
         return_freed_memory()  # as a run does
-        made, windows, calls = self._engine(engine, precision), _picture(window)[None], most_calls(engine)
+        made, calls = self._engine(engine, precision), most_calls(engine)
+        pieces = [self._pieces(_picture(window)[None]) for _ in range(calls)]
         started = time.perf_counter()
         with ThreadPoolExecutor(calls) as pool:
-            for _ in pool.map(partial(run_whole, made), [windows] * calls):
+            for _ in pool.map(made.run, pieces):
                 pass
         return {"seconds": (time.perf_counter() - started) / calls, "engine": made.description}
+
+    def _pieces(self, given: Pixels) -> list[Piece]:
+        """As a run has them inside a raster: the halo is cut off."""
+        halo, (count, height, width, _) = self._network.halo, given.shape
+        kept = (slice(halo, height - halo), slice(halo, width - halo))
+        places = np.empty((count, 3, height - 2 * halo, width - 2 * halo), given.dtype)
+        return [Piece(window, place, kept, halo) for window, place in zip(given, places, strict=True)]
 
     def _errors(self, engine: str, precision: str) -> dict[str, Any]:
         picture = _picture(ERROR_SIDE)[None]
