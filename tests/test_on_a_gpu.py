@@ -1,4 +1,7 @@
-"""What only a GPU can show: its pixels, its memory and its streams. Without one, nothing here runs."""
+"""What only a GPU can show: its pixels, its memory and its streams. Without one, nothing here runs.
+
+With ``pytest -n``, set OMP_NUM_THREADS: each process takes all of the machine's cores for a thumbnail otherwise.
+"""
 
 from __future__ import annotations
 

@@ -3,7 +3,6 @@ passes over it would add the bias and clip it."""
 
 from __future__ import annotations
 
-import copy
 import logging
 from collections.abc import Iterator
 from typing import Any
@@ -15,7 +14,7 @@ from torch.nn import functional
 
 from urst_tiles.engines.devices import is_out_of_memory
 from urst_tiles.networks.base import AnySizeNetwork
-from urst_tiles.networks.graphs import input_of, module_of, only_reader, remove, used_once
+from urst_tiles.networks.graphs import copy_sharing_weights, input_of, module_of, only_reader, remove, used_once
 from urst_tiles.networks.padding import round_up
 
 __all__ = ["AGREE", "fused", "fused_where_it_agrees"]
@@ -67,7 +66,7 @@ def fused(network: AnySizeNetwork) -> AnySizeNetwork:
     module = network.module
     if not isinstance(module, GraphModule):
         return network
-    net = copy.deepcopy(module, {id(tensor): tensor for tensor in (*module.parameters(), *module.buffers())})
+    net = copy_sharing_weights(module)
     found = list(_clipped_convolutions(net))
     for relu, convolution, layer in found:
         net.set_submodule(str(convolution.target), _Fused(layer))

@@ -9,7 +9,6 @@ result is its own.
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -37,7 +36,7 @@ from urst_tiles.engines.devices import (
 from urst_tiles.engines.fusing import fused_where_it_agrees
 from urst_tiles.errors import DeviceMemoryError
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
-from urst_tiles.networks.graphs import Convolution, module_of
+from urst_tiles.networks.graphs import Convolution, copy_sharing_weights, module_of
 from urst_tiles.networks.interior import interior
 
 __all__ = ["Precision", "TorchEngine", "choose_device", "describe"]
@@ -218,7 +217,7 @@ def _with_a_wide_end(network: AnySizeNetwork) -> AnySizeNetwork:
     last = next(found, None)
     if last is None:
         return network
-    copied = copy.deepcopy(network, {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())})
+    copied = copy_sharing_weights(network)
     copied.module.set_submodule(last, _Wide(net.get_submodule(last)))
     return copied
 

@@ -16,7 +16,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from urst_tiles.networks.folding import fold_affines, fold_pointwise
-from urst_tiles.networks.graphs import channels_last, flatten
+from urst_tiles.networks.graphs import channels_last, copy_sharing_weights, flatten
 from urst_tiles.networks.lean import pad_before_upsampling, relu_in_place, tidy
 from urst_tiles.networks.moments import Moments
 from urst_tiles.networks.normalization import constant_affine, frozen_norm, is_norm
@@ -72,8 +72,7 @@ def replace_norms(
 
     ``share`` lets the copy have the same tensors as the network, for looking at it only.
     """
-    tensors = (*module.parameters(), *module.buffers()) if share else ()
-    changed = copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
+    changed = copy_sharing_weights(module) if share else copy.deepcopy(module)
     for name, layer in list(changed.named_modules()):
         replacement: nn.Module | None = (
             make(layer, moments[name]) if is_norm(layer) and name in moments else constant_affine(layer)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import operator
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,7 @@ __all__ = [
     "Convolution",
     "channels_last",
     "copies_pixels",
+    "copy_sharing_weights",
     "flatten",
     "input_of",
     "is_fresh",
@@ -28,6 +31,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 _COPYING_MODULES = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.UpsamplingNearest2d)
@@ -57,6 +61,12 @@ def channels_last(module: nn.Module) -> nn.Module:
     """
     moved: nn.Module = module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return moved
+
+
+def copy_sharing_weights(module: _Module) -> _Module:
+    """Layers of its own, whose tensors are those of the module given."""
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 class _LeafTracer(Tracer):

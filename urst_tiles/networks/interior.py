@@ -13,7 +13,6 @@ the same one only of a map that is trimmed by an even number: there, a convoluti
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass, field
 
@@ -23,7 +22,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from urst_tiles.networks.base import AnySizeNetwork
-from urst_tiles.networks.graphs import input_of, module_of, only_reader, remove, used_once
+from urst_tiles.networks.graphs import copy_sharing_weights, input_of, module_of, only_reader, remove, used_once
 from urst_tiles.networks.normalization import ChannelAffine, Leaf
 from urst_tiles.networks.phases import Interleave
 from urst_tiles.networks.quads import Shuffle
@@ -46,8 +45,7 @@ def interior(network: AnySizeNetwork) -> AnySizeNetwork:
     """
     if not isinstance(network.module, GraphModule):
         return network
-    shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
-    net = copy.deepcopy(network.module, shared)
+    net = copy_sharing_weights(network.module)
     trims = _decided(net)
     if not any(trims.widths.values()):
         return network
