@@ -8,8 +8,8 @@ The reference is the paper's procedure in plain PyTorch (benchmarks/reference_wa
 32. Ours are windows with the exact halo: of the default side, of the side that the planner takes for a large raster,
 and of 2128 px, or those of --windows. Both are counted per pixel that is kept. Reference and ours are two processes,
 asked in turn, as each would run by itself; speeds are medians of --repetitions, ratios are taken within each turn.
-GFLOP/s count the multiplications and additions that are really done: ours are fewer, as convolutions after a doubling
-run in phases.
+GFLOP/s count the multiplications and additions of whole windows: ours are fewer, as convolutions after a doubling run
+in phases. Engines that leave out what a crop throws away do fewer still.
 
 --weights-dir holds a folder of published weights for each method that there are any of; other methods have random
 weights of the published widths, which are as fast. Precisions other than float32, and other engines, come with their
