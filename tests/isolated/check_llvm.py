@@ -168,7 +168,7 @@ def test_windows_inside_a_raster_are_pytorchs_and_take_no_more_memory(name: str)
     for one, other in zip(together, alone, strict=True):
         assert np.array_equal(one, other)
         assert off(one, wanted) <= 1
-    schedules = engine._schedule, engine._inside
+    schedules = engine._schedule, engine._within()[1]
     over, inner = (each.plan(2, side, side + frozen.stride).nbytes for each in schedules)
     assert inner <= over
     if schedules[0] is not schedules[1]:
@@ -177,7 +177,7 @@ def test_windows_inside_a_raster_are_pytorchs_and_take_no_more_memory(name: str)
 
 
 def test_which_networks_have_a_schedule_for_windows_inside() -> None:
-    own = [name for name in METHODS if (made := LLVMEngine(frozen_of(name)))._inside is not made._schedule]
+    own = [name for name in METHODS if (made := LLVMEngine(frozen_of(name)))._within()[1] is not made._schedule]
     assert own == [name for name in METHODS if name != "identity"]
 
 

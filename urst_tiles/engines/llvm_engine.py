@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import copy
 import queue
+import threading
 from collections.abc import Callable, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, cast
@@ -72,8 +73,10 @@ class LLVMEngine:
 
         workshop = Workshop(torch.get_num_threads() // calls)
         self._network, self._levels = network, Levels(workshop)
-        self._schedule = schedule_of(network, workshop)
-        self._interior, self._inside = inside_of(network, self._schedule, workshop)
+        self._schedule, self._workshop = schedule_of(network, workshop), workshop
+        self._lock = threading.Lock()
+        self._made: tuple[AnySizeNetwork, Schedule] | None = None
+        # of windows inside a raster, when the first one comes
         # One for each call: the maps of its last window, and those of its next.
         self._memory = queue.LifoQueue[Tensor]()
         for _ in range(calls):
@@ -108,7 +111,7 @@ class LLVMEngine:
     def _run(self, pieces: Sequence[Piece], on_taken: Callable[[], None] | None) -> None:
         """All of them inside the raster, or none."""
         inside = pieces[0].rim >= self._network.halo
-        schedule, network = (self._inside, self._interior) if inside else (self._schedule, self._network)
+        network, schedule = self._within() if inside else (self._network, self._schedule)
         height, width = pieces[0].window.shape[:2]
         over, across = (max(round_up(side, network.stride), network.minimum) for side in (height, width))
         memory = self._memory.get()
@@ -126,6 +129,13 @@ class LLVMEngine:
                 self._levels.write(each[shifted(piece.crop, height, width, network.trimmed)], piece.place)
         finally:
             self._memory.put(memory)
+
+    def _within(self) -> tuple[AnySizeNetwork, Schedule]:
+        """The network of windows inside a raster, and its schedule."""
+        with self._lock:
+            if self._made is None:
+                self._made = inside_of(self._network, self._schedule, self._workshop)
+            return self._made
 
     def _enough(self, memory: Tensor, floats: int) -> Tensor:
         if len(memory) >= floats:

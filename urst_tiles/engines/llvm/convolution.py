@@ -50,13 +50,16 @@ class Convolution(ABC):
     Parameters:
         inputs: channels of what it reads.
         depth: channels of the result.
+        weight, bias: what is computed with.
         relu: what is below zero becomes zero, after a residual was added.
 
     Attributes:
         margin: the result is padded like this, for what reads it.
     """
 
-    def __init__(self, inputs: int, depth: int, *, relu: bool) -> None:
+    def __init__(self, inputs: int, depth: int, weight: Map, bias: Map, *, relu: bool) -> None:
+        self._numbers = hash((weight.shape, weight.tobytes(), bias.tobytes()))
+        # of weights that are let go when the kernels are made
         self.inputs, self.depth = inputs, depth
         self.margin = NO_PADDING
         self._relu = relu
@@ -69,9 +72,9 @@ class Convolution(ABC):
 
     def share(self, other: Convolution) -> bool:
         """Take the program and the kernels of another one that computes the same, on maps of other sizes; False: it
-        does not. Before either has been made ready."""
+        does not. Before this one has been made ready."""
         alike = type(self) is type(other) and self._computes() == other._computes()
-        if not alike or not all(map(np.array_equal, self._weights(), other._weights())):
+        if not alike or self._numbers != other._numbers:
             return False
         self._twin, self._weight = other, None
         return True
@@ -126,12 +129,6 @@ class Convolution(ABC):
     def _computes(self) -> object:
         """What program and kernels hang on, but for the weights."""
 
-    def _weights(self) -> tuple[Map, ...]:
-        """Those it was given."""
-        if self._weight is None:
-            raise RuntimeError("the kernels have been made already")
-        return self._weight, self._bias
-
     @abstractmethod
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         """The sides of the result without its margin."""
@@ -163,7 +160,7 @@ class Winograd(Convolution):
         pooled: bool = False,
     ) -> None:
         outputs, inputs, taps, _ = _shape(weight)
-        super().__init__(inputs, outputs // phases, relu=relu)
+        super().__init__(inputs, outputs // phases, weight, bias, relu=relu)
         found = processor()
         vectors = found.vectors(outputs)
         self._shape = winograd.Shape(taps, found.lanes, found.sums // vectors, vectors, pooled)
@@ -275,7 +272,7 @@ class Direct(Convolution):
 
     def __init__(self, weight: Map, bias: Map, step: tuple[int, int], *, relu: bool, adds: bool = False) -> None:
         outputs, inputs, height, width = _shape(weight)
-        super().__init__(inputs, outputs, relu=relu)
+        super().__init__(inputs, outputs, weight, bias, relu=relu)
         found = processor()
         vectors = found.vectors(outputs)
         self._shape = direct.Shape(

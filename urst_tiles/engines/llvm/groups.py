@@ -38,7 +38,7 @@ class Grouped(Convolution):
         self, weight: Map, bias: Map, groups: int, step: tuple[int, int], padding: Padding, *, relu: bool
     ) -> None:
         outputs, inputs, height, width = (int(length) for length in weight.shape)
-        super().__init__(inputs * groups, outputs, relu=relu)
+        super().__init__(inputs * groups, outputs, weight, bias, relu=relu)
         lanes = processor().lanes
         self._shape = grouped.Shape(height, width, *step, inputs, outputs // groups, outputs, lanes)
         self._bias, self._padding = np.ascontiguousarray(bias, np.float32), padding
@@ -61,9 +61,6 @@ class Grouped(Convolution):
 
     def _computes(self) -> object:
         return self._shape
-
-    def _weights(self) -> tuple[Map, ...]:
-        return self._kernels, self._bias
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
         shape, (high, wide) = self._shape, self._padding.around(height, width)

@@ -39,7 +39,7 @@ class Nested(Convolution):
 
     def __init__(self, weight: Map, bias: Map, padding: Padding, *, relu: bool) -> None:
         outputs, inputs, taps = weight.shape[:3]
-        super().__init__(inputs, outputs, relu=relu)
+        super().__init__(inputs, outputs, weight, bias, relu=relu)
         found = processor()
         self._shape = Shape(-(-taps // PART), inputs, outputs, found.lanes, found.sums, found.vectors(outputs))
         self._weight = weight
