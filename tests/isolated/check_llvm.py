@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -27,7 +28,7 @@ from urst_tiles.engines.llvm.convolution import Winograd
 from urst_tiles.engines.llvm.large import Nested
 from urst_tiles.engines.llvm.layers import Convolved, Doubled, Interpolated, Padded, Scaled, Writing
 from urst_tiles.engines.llvm.maps import Padding
-from urst_tiles.engines.llvm_engine import LLVMEngine, schedule_of
+from urst_tiles.engines.llvm_engine import LLVMEngine, _Memory, schedule_of
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks import METHODS, load_network, sample_network
 from urst_tiles.networks.base import FrozenNetwork
@@ -85,11 +86,35 @@ def test_maps_in_one_block_never_overwrite_each_other(name: str) -> None:
         image = torch.rand(count, height, width, 3).permute(0, 3, 1, 2)
         planned = schedule.plan(count, height, width)
         memory = torch.full((planned.floats,), float("nan"))
-        with torch.inference_mode():
-            found = schedule.run(schedule.image(count, height, width, memory).copy_(image), memory)
-            wanted = schedule._net(image)  # each map in memory of its own
-        assert torch.equal(found, wanted)
-        assert not torch.isnan(found).any()
+        bound = schedule.bound(count, height, width, memory)
+        for given in (image, 1.0 - image):  # what is bound runs what stands there then
+            with torch.inference_mode():
+                bound.image.copy_(given)
+                found = bound.run()
+                wanted = schedule._net(given)  # each map in memory of its own
+            assert torch.equal(found, wanted)
+            assert not torch.isnan(found).any()
+
+
+def test_what_runs_a_graph_of_ours_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = schedule_of(wide("johnson"))
+    bound = schedule.bound(1, 64, 64, torch.empty(schedule.plan(1, 64, 64).floats))
+    monkeypatch.setattr("torch.fx.Interpreter.run_node", None)
+    bound.image.zero_()
+    assert bound.run().shape == (1, 3, 64, 64)
+
+
+def test_what_is_bound_goes_with_the_memory_that_is_too_small() -> None:
+    schedule = schedule_of(frozen_of("johnson"))
+    memory = _Memory()
+    small = memory.bound(schedule, 1, 64, 64)
+    assert memory.bound(schedule, 1, 64, 64) is small
+    gone = weakref.ref(small.image.untyped_storage())
+    del small
+    large = memory.bound(schedule, 1, 128, 128)
+    assert gone() is None
+    assert memory.bound(schedule, 1, 128, 128) is large
+    assert memory.bound(schedule, 1, 64, 64).image.untyped_storage()._cdata == large.image.untyped_storage()._cdata
 
 
 def test_no_convolution_of_microast_is_pytorchs() -> None:

@@ -23,7 +23,7 @@ from torch.fx import GraphModule
 
 from urst_tiles.engines.base import Piece, shifted
 from urst_tiles.engines.llvm import UntranslatedError, processor
-from urst_tiles.engines.llvm.maps import Map
+from urst_tiles.engines.llvm.maps import SIZES, Map
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
@@ -31,7 +31,7 @@ from urst_tiles.networks.interior import interior
 from urst_tiles.networks.padding import reflected_indices, round_up
 
 if TYPE_CHECKING:
-    from urst_tiles.engines.llvm.schedule import Schedule
+    from urst_tiles.engines.llvm.schedule import Bound, Schedule
 
 __all__ = ["LLVMEngine", "check_llvm", "describe_llvm", "inside_of", "schedule_of"]
 
@@ -77,10 +77,9 @@ class LLVMEngine:
         self._lock = threading.Lock()
         self._made: tuple[AnySizeNetwork, Schedule] | None = None
         # of windows inside a raster, when the first one comes
-        # One for each call: the maps of its last window, and those of its next.
-        self._memory = queue.LifoQueue[Tensor]()
+        self._memory = queue.LifoQueue[_Memory]()  # one for each call
         for _ in range(calls):
-            self._memory.put(torch.empty(0))
+            self._memory.put(_Memory())
 
     @property
     def description(self) -> str:
@@ -116,15 +115,14 @@ class LLVMEngine:
         over, across = (max(round_up(side, network.stride), network.minimum) for side in (height, width))
         memory = self._memory.get()
         try:
-            memory = self._enough(memory, schedule.plan(len(pieces), over, across).floats)
-            image = schedule.image(len(pieces), over, across, memory)
-            for piece, each in zip(pieces, _maps(image), strict=True):
+            bound = memory.bound(schedule, len(pieces), over, across)
+            for piece, each in zip(pieces, _maps(bound.image), strict=True):
                 self._levels.read(piece.window, each[:height, :width])
                 _extend(each, height, width)
             if on_taken is not None:
                 on_taken()
             with torch.inference_mode():
-                made = schedule.run(image, memory)
+                made = bound.run()
             for piece, each in zip(pieces, _maps(made), strict=True):
                 self._levels.write(each[shifted(piece.crop, height, width, network.trimmed)], piece.place)
         finally:
@@ -137,11 +135,27 @@ class LLVMEngine:
                 self._made = inside_of(self._network, self._schedule, self._workshop)
             return self._made
 
-    def _enough(self, memory: Tensor, floats: int) -> Tensor:
-        if len(memory) >= floats:
-            return memory
-        del memory  # before more is asked for
-        return torch.empty(floats)
+
+class _Memory:
+    """Of one call: the maps of its last window, and those of its next; and what is bound to that memory, which goes
+    where more is asked for. For one thread at a time."""
+
+    def __init__(self) -> None:
+        self._floats = torch.empty(0)
+        self._bound: dict[tuple[Schedule, int, int, int], Bound] = {}
+
+    def bound(self, schedule: Schedule, count: int, height: int, width: int) -> Bound:
+        """For so many images of one size."""
+        floats = schedule.plan(count, height, width).floats
+        if len(self._floats) < floats:
+            self._bound, self._floats = {}, torch.empty(0)  # before more is asked for
+            self._floats = torch.empty(floats)
+        wanted = schedule, count, height, width
+        found = self._bound.pop(wanted, None) or schedule.bound(count, height, width, self._floats)
+        if len(self._bound) == SIZES:
+            del self._bound[next(iter(self._bound))]
+        self._bound[wanted] = found  # the one used last stands last
+        return found
 
 
 def schedule_of(network: AnySizeNetwork, workshop: Workshop | None = None) -> Schedule:

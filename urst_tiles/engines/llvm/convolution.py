@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Literal
 
@@ -17,6 +18,7 @@ from urst_tiles.engines.llvm.maps import (
     Map,
     Padding,
     Table,
+    addresses,
     check_map,
     check_middle,
     fill_margin,
@@ -25,7 +27,7 @@ from urst_tiles.engines.llvm.maps import (
     sources,
 )
 from urst_tiles.engines.llvm.transforms import SIDE, results, transformed_kernels
-from urst_tiles.engines.llvm.workshop import Workshop
+from urst_tiles.engines.llvm.workshop import Step, Workshop
 
 __all__ = ["Convolution", "Direct", "Winograd", "gains_by_winograd"]
 
@@ -87,6 +89,13 @@ class Convolution(ABC):
         """(H, W, inputs) → ``result``, (H', W', depth) as :meth:`sides` says; ``residual`` is like it, without its
         margin, and may be the middle of a larger map.
 
+        Raises: see :meth:`bound`.
+        """
+        self.bound(image, result, workshop, residual)()
+
+    def bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None = None) -> Callable[[], None]:
+        """:meth:`run` of whatever stands in these maps then.
+
         Raises:
             ValueError: a map is of another shape, type or layout.
             UntranslatedError: see :func:`~urst_tiles.engines.llvm.machine.translated`.
@@ -96,8 +105,15 @@ class Convolution(ABC):
         check_map(result, (*self.sides(height, width), self.depth))
         if residual is not None:
             check_middle(residual, (*self._inner(height, width), self.depth))
-        self._run(image, result, workshop, residual)
-        fill_margin(result, self.margin)
+        step = self._bound(image, result, workshop, residual)
+        if self.margin == NO_PADDING:
+            return step
+
+        def with_margin() -> None:
+            step()
+            fill_margin(result, self.margin)
+
+        return with_margin
 
     @property
     @abstractmethod
@@ -134,7 +150,7 @@ class Convolution(ABC):
         """The sides of the result without its margin."""
 
     @abstractmethod
-    def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None: ...
+    def _bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> Step: ...
 
 
 class Winograd(Convolution):
@@ -201,25 +217,22 @@ class Winograd(Convolution):
             return high // 2, wide // 2
         return (high, wide) if self._phases == 1 else (2 * (high - 1), 2 * (wide - 1))
 
-    def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None:
+    def _bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> Step:
         height, width = image.shape[:2]
         high, wide = self._positions(height, width)
         down, across = -(-high // self._step), -(-wide // self._step)
         reads, writes, added = self._tables(height, width, self.margin, line_of(residual))
-        floats = self._scratch
+        floats, (sums, nowhere) = self.scratch, np.cumsum(self._scratch).tolist()
         program, kernels = self.ready()
         numbers = (across, down, self.inputs, self._outputs, self._phases, self._room, int(self._relu))
-        fixed = [each.ctypes.data for each in (image, *reads, self._zeros, kernels, self._bias)]
-        fixed.append(0 if residual is None else residual.ctypes.data)
-        fixed += [each.ctypes.data for each in added]
+        given = addresses(image, *reads, self._zeros, kernels, self._bias, residual, *added, result, *writes)
 
         def work(first: int, last: int) -> None:
-            with workshop.scratch(self.scratch) as memory:
-                values, sums, nowhere = np.split(memory, np.cumsum(floats))
-                places = [each.ctypes.data for each in (result, *writes, nowhere, values, sums)]
-                program(*fixed, *places, first, last, *numbers)
+            with workshop.scratch(floats) as at:
+                program(*given, at + 4 * nowhere, at, at + 4 * sums, first, last, *numbers)
 
-        workshop.share(work, down * across, self._room)
+        held = (image, reads, kernels, residual, added, result, writes, self)
+        return Step(workshop, work, down * across, self._room, held)
 
     def _find_tables(self, height: int, width: int, margin: Padding, added: int) -> tuple[tuple[Table, Table], ...]:
         """For a map of this size: where tiles read, where they write, and where what is added to that stands, in lines
@@ -314,18 +327,17 @@ class Direct(Convolution):
         (high, wide), (down, along) = self._size, self._step
         return (height - high) // down + 1, (width - wide) // along + 1
 
-    def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None:
+    def _bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> Step:
         rows, cols = self._inner(*image.shape[:2])
         begin = result[self.margin.top :, self.margin.left :]
         program, kernels = self.ready()
-        places = [each.ctypes.data for each in (image, kernels, self._bias)]
-        places += [0 if residual is None else residual.ctypes.data, begin.ctypes.data]
+        given = addresses(image, kernels, self._bias, residual, begin)
         lines = image.shape[1] * self.inputs, result.shape[1] * self.depth, line_of(residual) * self.depth
 
         def work(first: int, last: int) -> None:
-            program(*places, first, last, cols, *lines, int(self._relu))
+            program(*given, first, last, cols, *lines, int(self._relu))
 
-        workshop.share(work, rows)
+        return Step(workshop, work, rows, 1, (image, kernels, residual, result, self))
 
 
 def _shape(weight: Map) -> tuple[int, int, int, int]:

@@ -10,8 +10,8 @@ from torch import nn
 from urst_tiles.engines.llvm import grouped
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.machine import Program, processor, translated
-from urst_tiles.engines.llvm.maps import SIZES, Map, Padding, Table, offsets, sources
-from urst_tiles.engines.llvm.workshop import Workshop
+from urst_tiles.engines.llvm.maps import SIZES, Map, Padding, Table, addresses, offsets, sources
+from urst_tiles.engines.llvm.workshop import Step, Workshop
 
 __all__ = ["Grouped", "fills_vectors"]
 
@@ -66,7 +66,7 @@ class Grouped(Convolution):
         shape, (high, wide) = self._shape, self._padding.around(height, width)
         return (high - shape.height) // shape.down + 1, (wide - shape.width) // shape.along + 1
 
-    def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None:
+    def _bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> Step:
         if residual is not None:
             raise ValueError("nothing is added to such a convolution's result")
         height, width = image.shape[:2]
@@ -74,13 +74,13 @@ class Grouped(Convolution):
         begin = result[self.margin.top :, self.margin.left :]
         program, kernels = self.ready()
         down, across = self._inner(height, width)
-        places = [each.ctypes.data for each in (image, rows, cols, self._zeros, kernels, self._bias, begin)]
+        given = addresses(image, rows, cols, self._zeros, kernels, self._bias, begin)
         line = result.shape[1] * self.depth
 
         def work(first: int, last: int) -> None:
-            program(*places, first, last, across, line, int(self._relu))
+            program(*given, first, last, across, line, int(self._relu))
 
-        workshop.share(work, down)
+        return Step(workshop, work, down, 1, (image, rows, cols, kernels, result, self))
 
     def _find_reads(self, height: int, width: int) -> tuple[Table, Table]:
         """Where the padded map's rows and columns stand in the map."""

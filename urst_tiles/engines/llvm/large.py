@@ -8,11 +8,11 @@ import numpy as np
 
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.machine import Program, processor, translated
-from urst_tiles.engines.llvm.maps import SIZES, Map, Padding, Table, offsets, sources
+from urst_tiles.engines.llvm.maps import SIZES, Map, Padding, Table, addresses, offsets, sources
 from urst_tiles.engines.llvm.nested import program
 from urst_tiles.engines.llvm.nested_shape import ARGUMENTS, PART, PRODUCTS, SIDE, Shape
 from urst_tiles.engines.llvm.transforms import parted_kernels
-from urst_tiles.engines.llvm.workshop import Workshop
+from urst_tiles.engines.llvm.workshop import Step, Workshop
 
 __all__ = ["Nested", "gains_by_parts"]
 
@@ -83,7 +83,7 @@ class Nested(Convolution):
         high, wide = self._padding.around(height, width)
         return high - self._taps + 1, wide - self._taps + 1
 
-    def _run(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> None:
+    def _bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> Step:
         if residual is not None:
             raise ValueError("nothing is added to such a convolution's result")
         height, width = image.shape[:2]
@@ -91,18 +91,16 @@ class Nested(Convolution):
         down, across = -(-high // PART), -(-wide // PART)
         rows, cols = self._reads(height, width)
         begin = result[self.margin.top :, self.margin.left :]
-        floats = self._scratch
+        floats, (sums, pieces, nowhere) = self.scratch, np.cumsum(self._scratch[:-1]).tolist()
         made, kernels = self.ready()
-        fixed = [each.ctypes.data for each in (image, rows, cols, self._zeros, kernels, self._bias, begin)]
+        given = addresses(image, rows, cols, self._zeros, kernels, self._bias, begin)
         numbers = (across, high, wide, result.shape[1] * self.depth, int(self._relu))
 
         def work(first: int, last: int) -> None:
-            with workshop.scratch(self.scratch) as memory:
-                values, sums, pieces, nowhere = np.split(memory, np.cumsum(floats[:-1]))
-                places = [each.ctypes.data for each in (nowhere, values, sums, pieces)]
-                made(*fixed, *places, first, last, *numbers)
+            with workshop.scratch(floats) as at:
+                made(*given, at + 4 * nowhere, at, at + 4 * sums, at + 4 * pieces, first, last, *numbers)
 
-        workshop.share(work, down)
+        return Step(workshop, work, down, 1, (image, rows, cols, kernels, result, self))
 
     def _find_reads(self, height: int, width: int) -> tuple[Table, Table]:
         """Where the padded map's rows and columns stand in the map; of columns as many as are looked at."""

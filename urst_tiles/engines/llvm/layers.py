@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import torch
@@ -13,7 +15,17 @@ from urst_tiles.engines.llvm.maps import Map, Padding, fill_margin
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.networks.normalization import Leaf
 
-__all__ = ["Convolved", "Doubled", "Interpolated", "Padded", "Scaled", "Shuffled", "Writing", "is_middle"]
+__all__ = [
+    "Convolved",
+    "Doubled",
+    "Interpolated",
+    "Padded",
+    "Scaled",
+    "Shuffled",
+    "Writing",
+    "is_channels_last",
+    "is_middle",
+]
 
 
 class Writing(Leaf):
@@ -30,6 +42,16 @@ class Writing(Leaf):
         """Into (N, H', W', C'), in one piece; the same, seen as (N, C', H', W')."""
         self._write(result, _channels_last(images[0]), *(_middle(image) for image in images[1:]))
         return result.permute(0, 3, 1, 2)
+
+    def bound(self, result: Tensor, *images: Tensor) -> Callable[[], None] | None:
+        """:meth:`write` of whatever stands in these images then; None: not without a copy of one of them."""
+        if not is_channels_last(images[0]) or not all(is_middle(image) for image in images[1:]):
+            return None
+        return self._bound(result, *(image.permute(0, 2, 3, 1) for image in images))
+
+    def _bound(self, result: Tensor, *images: Tensor) -> Callable[[], None]:
+        """:meth:`_write` of whatever stands in these images then."""
+        return partial(self._write, result, *images)
 
     @abstractmethod
     def _write(self, result: Tensor, *images: Tensor) -> None:
@@ -53,9 +75,14 @@ class Convolved(Writing):
         return (count, *self.convolution.sides(height, width), self.convolution.depth)
 
     def _write(self, result: Tensor, *images: Tensor) -> None:
+        self._bound(result, *images)()
+
+    def _bound(self, result: Tensor, *images: Tensor) -> Callable[[], None]:
+        steps = []
         for index in range(len(result)):
             image, *more = (_numbers(each[index]) for each in images)
-            self.convolution.run(image, _numbers(result[index]), self._workshop, *more)
+            steps.append(self.convolution.bound(image, _numbers(result[index]), self._workshop, *more))
+        return steps[0] if len(steps) == 1 else partial(_one_by_one, steps)
 
 
 class Padded(Writing):
@@ -130,6 +157,16 @@ class Scaled(Writing):
         torch.addcmul(cast("Tensor", self.shift), images[0], cast("Tensor", self.scale), out=result)
         if self._relu:
             result.relu_()
+
+
+def _one_by_one(steps: Sequence[Callable[[], None]]) -> None:
+    for step in steps:
+        step()
+
+
+def is_channels_last(image: Tensor) -> bool:
+    """Whether (N, C, H, W) is in one piece, channels last."""
+    return image.permute(0, 2, 3, 1).is_contiguous()
 
 
 def _channels_last(image: Tensor) -> Tensor:

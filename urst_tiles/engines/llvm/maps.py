@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ __all__ = [
     "Map",
     "Padding",
     "Table",
+    "addresses",
     "check_map",
     "check_middle",
     "fill_margin",
@@ -98,3 +99,8 @@ def check_middle(found: Map, shape: tuple[int, ...]) -> None:
 def line_of(middle: Map | None) -> int:
     """Positions in a line of the map that it is of; 0: there is none."""
     return 0 if middle is None else middle.strides[0] // middle.strides[1]
+
+
+def addresses(*arrays: NDArray[Any] | None) -> tuple[int, ...]:
+    """Where arrays begin; 0 for none."""
+    return tuple(0 if each is None else each.ctypes.data for each in arrays)

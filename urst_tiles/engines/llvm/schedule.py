@@ -7,9 +7,9 @@ What the block takes is known before anything is run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import prod
 from typing import Any, cast
 
@@ -19,11 +19,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node
 
 from urst_tiles.engines.llvm.convolution import Convolution
-from urst_tiles.engines.llvm.layers import Writing, is_middle
+from urst_tiles.engines.llvm.layers import Writing, is_channels_last, is_middle
 from urst_tiles.engines.llvm.maps import SIZES
 from urst_tiles.networks.graphs import module_of
+from urst_tiles.networks.interior import Trim
 
-__all__ = ["Plan", "Schedule"]
+__all__ = ["Bound", "Plan", "Schedule"]
 
 _IMAGE = "placeholder"
 """What torch.fx calls a graph's input."""
@@ -48,6 +49,19 @@ class Plan:
     @property
     def nbytes(self) -> int:
         return 4 * self.floats + self.others
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A graph for images of one size in one block of memory; for one thread at a time.
+
+    Attributes:
+        image: (N, 3, H, W) float32, channels last: where the image is to stand that is run next.
+        run: gives the picture made of it, (N, 3, H, W), which may lie in the block. The image is lost.
+    """
+
+    image: Tensor
+    run: Callable[[], Tensor]
 
 
 class Schedule:
@@ -88,19 +102,23 @@ class Schedule:
         for each in self._convolutions:
             each.ready()
 
-    def image(self, count: int, height: int, width: int, memory: Tensor) -> Tensor:
-        """Where in ``memory`` the image is to stand that is run next: (N, 3, H, W) float32, channels last."""
-        (begin,) = (place for node, place in self.plan(count, height, width).places.items() if node.op == _IMAGE)
-        shape = (count, height, width, 3)
-        return memory[begin : begin + prod(shape)].view(shape).permute(0, 3, 1, 2)
+    def bound(self, count: int, height: int, width: int, memory: Tensor) -> Bound:
+        """For so many images of one size in ``memory``: as many floats as the plan says, at least, which nobody else
+        uses meanwhile.
 
-    def run(self, image: Tensor, memory: Tensor) -> Tensor:
-        """An image that stands where :meth:`image` says → the network's picture, which may lie in ``memory``: as many
-        floats as the plan says, at least, which nobody else uses meanwhile. The image is lost.
+        Raises:
+            UntranslatedError: see :func:`~urst_tiles.engines.llvm.machine.translated`.
         """
-        count, _, height, width = image.shape
         places = self.plan(count, height, width).places
-        return cast("Tensor", _Run(self._net, places, memory).run(image))
+        (begin,) = (place for node, place in places.items() if node.op == _IMAGE)
+        shape = (count, height, width, 3)
+        image = memory[begin : begin + prod(shape)].view(shape).permute(0, 3, 1, 2)
+        binding = _Binding(self._net, places, memory)
+        try:
+            made = binding.run(image)
+        except _UnboundError:
+            return Bound(image, lambda: cast("Tensor", _Run(self._net, places, memory).run(image)))
+        return Bound(image, partial(_stepwise, tuple(binding.steps), cast("Tensor", made)))
 
     def _plan(self, count: int, height: int, width: int) -> Plan:
         with FakeTensorMode(allow_non_fake_inputs=True):
@@ -141,8 +159,41 @@ class _Run(Interpreter):
         maps, _ = self.fetch_args_kwargs_from_env(n)
         shape = module.shape(maps[0])
         begin = self._places[n]
-        result = self._memory[begin : begin + prod(shape)].view(shape)
+        return self._write(module, self._memory[begin : begin + prod(shape)].view(shape), *maps)
+
+    def _write(self, module: Writing, result: Tensor, *maps: Tensor) -> Tensor:
         return module.write(result, *maps)
+
+
+class _UnboundError(Exception):
+    """Some map stands somewhere else each time."""
+
+
+class _Binding(_Run):
+    """One call in which no pixel is computed: what layers of our own are to do, where all maps are theirs."""
+
+    def __init__(self, net: GraphModule, places: Mapping[Node, int], memory: Tensor) -> None:
+        super().__init__(net, places, memory)
+        self.steps: list[Callable[[], None]] = []
+
+    def run_node(self, n: Node) -> Any:
+        module = module_of(cast("GraphModule", self.module), n)
+        if n.op not in (_IMAGE, "output") and not isinstance(module, Writing | Trim):
+            raise _UnboundError
+        return super().run_node(n)
+
+    def _write(self, module: Writing, result: Tensor, *maps: Tensor) -> Tensor:
+        step = module.bound(result, *maps)
+        if step is None:
+            raise _UnboundError
+        self.steps.append(step)
+        return result.permute(0, 3, 1, 2)
+
+
+def _stepwise(steps: Sequence[Callable[[], None]], made: Tensor) -> Tensor:
+    for step in steps:
+        step()
+    return made
 
 
 class _Trial(Interpreter):
@@ -164,7 +215,7 @@ class _Trial(Interpreter):
         for each in read:
             self._block(each).last = self.steps
         if isinstance(module, Writing):
-            wanted = [is_middle(each) if each is not arguments[0] else _is_channels_last(each) for each in read]
+            wanted = [is_middle(each) if each is not arguments[0] else is_channels_last(each) for each in read]
             self.copied[self.steps] = sum(4 * each.numel() for each, so in zip(read, wanted, strict=True) if not so)
             result: Any = torch.empty(module.shape(arguments[0])).permute(0, 3, 1, 2)
         else:
@@ -211,7 +262,3 @@ def _tensors(values: Any) -> list[Tensor]:
     if isinstance(values, list | tuple):
         return [each for value in values for each in _tensors(value)]
     return []
-
-
-def _is_channels_last(image: Tensor) -> bool:
-    return image.permute(0, 2, 3, 1).is_contiguous()

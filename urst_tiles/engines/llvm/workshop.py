@@ -6,13 +6,14 @@ import queue
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from urst_tiles.engines.llvm.maps import Map
 
-__all__ = ["Workshop"]
+__all__ = ["Step", "Workshop"]
 
 _LINE = 64
 """Bytes of a line of the processor's cache."""
@@ -31,8 +32,9 @@ class Workshop:
         self._scratch = queue.LifoQueue[Map]()
 
     @contextmanager
-    def scratch(self, floats: int) -> Iterator[Map]:
-        """So much memory at least, where a line of the cache begins. It is kept for the next one that asks."""
+    def scratch(self, floats: int) -> Iterator[int]:
+        """Address of so much memory at least, where a line of the cache begins. It is kept for the next one that
+        asks."""
         try:
             memory = self._scratch.get_nowait()
         except queue.Empty:
@@ -43,7 +45,7 @@ class Workshop:
             skipped = -whole.ctypes.data % _LINE // 4
             memory = whole[skipped : skipped + floats]
         try:
-            yield memory
+            yield memory.ctypes.data
         finally:
             self._scratch.put(memory)
 
@@ -52,10 +54,13 @@ class Workshop:
 
         The first error is raised when all have ended.
         """
+        if self._pool is None:
+            work(0, count)
+            return
         units = -(-count // unit)
         cuts = [unit * (units * part // self.threads) for part in range(self.threads)] + [count]
         mine, *others = [(first, last) for first, last in pairwise(cuts) if first < last]
-        waiting = [self._pool.submit(work, *part) for part in others] if self._pool is not None else []
+        waiting = [self._pool.submit(work, *part) for part in others]
         try:
             work(*mine)
         finally:
@@ -63,3 +68,24 @@ class Workshop:
                 each.exception()
         for each in waiting:
             each.result()
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Work that is told once where everything stands, and can be done again and again: to tell it takes longer than a
+    small window's work.
+
+    Attributes:
+        workshop: whose threads share it.
+        work, count, unit: see :meth:`Workshop.share`.
+        held: arrays whose addresses the work knows.
+    """
+
+    workshop: Workshop
+    work: Callable[[int, int], None]
+    count: int
+    unit: int
+    held: tuple[object, ...]
+
+    def __call__(self) -> None:
+        self.workshop.share(self.work, self.count, self.unit)
