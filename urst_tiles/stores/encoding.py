@@ -10,18 +10,19 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from itertools import count
 from typing import Any, cast
 
 import google_crc32c
 import numpy as np
 from numcodecs import Blosc
-from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from urst_tiles.allocator import RETURNED_BYTES, can_return_memory
+from urst_tiles.buffers import Buffers
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
@@ -74,13 +75,14 @@ def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[byte
     across, down = (side // layout.chunk for side in layout.shard)
     index = np.full((down, across, 2), _ABSENT, "<u8")
     offset, rows = 0, count()  # enumerate would hold a strip until the next one is made
-    for pixels in _in_chunks(strips, layout.chunk):
-        row = next(rows)
-        for col, part in enumerate(_compressed(layout, pixels)):
-            yield part
-            index[row, col] = offset, len(part)
-            offset += len(part)
-        del pixels
+    with _Encoder(layout) as encoder:
+        for pixels in _in_chunks(strips, layout.chunk):
+            row = next(rows)
+            for col, part in enumerate(encoder.row(pixels)):
+                yield part
+                index[row, col] = offset, len(part)
+                offset += len(part)
+            del pixels
     yield index.tobytes()
     yield google_crc32c.value(index.tobytes()).to_bytes(4, "little")
 
@@ -121,36 +123,38 @@ def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
         yield rest
 
 
-def _compressed(layout: StoreLayout, pixels: Pixels) -> Iterator[bytes]:
-    """The chunks of one row of them, from left to right."""
-    chosen = codec()
-    columns = range(-(-pixels.shape[2] // layout.chunk))
+class _Encoder(ExitStack):
+    """Compresses a shard's chunks by some threads. What chunks are cut out to is used again by the next ones."""
 
-    def compress(col: int) -> bytes:
-        return bytes(chosen.encode(_chunk(layout, pixels, col)))
+    def __init__(self, layout: StoreLayout) -> None:
+        super().__init__()
+        self._layout, self._codec, self._buffers = layout, codec(), Buffers()
+        self._dtype = np.dtype(layout.dtype).newbyteorder("<")
+        self._pool = self.enter_context(ThreadPoolExecutor(_WORKERS))  # which starts none before there is work
 
-    yield from map(compress, columns) if pixels.nbytes <= _SMALL else _in_order(compress, columns)
-
-
-def _chunk(layout: StoreLayout, pixels: Pixels, col: int) -> NDArray[Any]:
-    """One whole chunk, (bands, chunk, chunk), little-endian."""
-    side = layout.chunk
-    part = pixels[:, :, col * side : (col + 1) * side]
-    little = np.dtype(layout.dtype).newbyteorder("<")
-    if part.shape[1:] == (side, side):
-        return np.ascontiguousarray(part, little)
-    chunk = np.zeros((layout.bands, side, side), little)
-    chunk[:, : part.shape[1], : part.shape[2]] = part
-    return chunk
-
-
-def _in_order(work: Callable[[int], bytes], places: Iterable[int]) -> Iterator[bytes]:
-    """Like map, by some threads, with no more results waiting than there are threads."""
-    waiting: deque[Future[bytes]] = deque()
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for place in places:
+    def row(self, pixels: Pixels) -> Iterator[bytes]:
+        """The chunks of one row of them, from left to right; no more wait than there are threads."""
+        side = self._layout.chunk
+        parts = (pixels[:, :, left : left + side] for left in range(0, pixels.shape[2], side))
+        if pixels.nbytes <= _SMALL:
+            yield from map(self._chunk, parts)
+            return
+        waiting: deque[Future[bytes]] = deque()
+        for part in parts:
             if len(waiting) == _WORKERS:
                 yield waiting.popleft().result()
-            waiting.append(pool.submit(work, place))
+            waiting.append(self._pool.submit(self._chunk, part))
         while waiting:
             yield waiting.popleft().result()
+
+    def _chunk(self, part: Pixels) -> bytes:
+        """One whole chunk, (bands, chunk, chunk), little-endian."""
+        bands, side = self._layout.bands, self._layout.chunk
+        if part.shape[1:] == (side, side) and part.dtype == self._dtype and part.flags.c_contiguous:
+            return bytes(self._codec.encode(part))
+        with self._buffers.array((bands, side, side), self._dtype) as chunk:
+            height, width = part.shape[1:]
+            chunk[:, :height, :width] = part
+            chunk[:, height:] = 0
+            chunk[:, :height, width:] = 0
+            return bytes(self._codec.encode(chunk))
