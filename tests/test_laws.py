@@ -74,6 +74,8 @@ def test_law_2_windows_start_on_the_stride_and_are_clipped_only_at_borders(plan:
 def test_counts_are_those_of_the_shards(plan: TilePlan) -> None:
     tiles = [tile for shard in plan for tile in shard.tiles]
     assert plan.tile_count == len(tiles)
+    whole = [tile for tile in tiles if (tile.cell.width, tile.cell.height) == (plan.core, plan.core)]
+    assert plan.inside_count == sum(tile.rim >= plan.halo for tile in whole)
     assert plan.window_pixels == sum(tile.window.area for tile in tiles)
 
 
@@ -94,6 +96,8 @@ def strips(draw: st.DrawFn) -> TilePlan:
 def test_counts_of_long_strips_are_those_of_the_shards(plan: TilePlan) -> None:
     tiles = [tile for shard in plan for tile in shard.tiles]
     assert plan.tile_count == len(tiles)
+    whole = [tile for tile in tiles if (tile.cell.width, tile.cell.height) == (plan.core, plan.core)]
+    assert plan.inside_count == sum(tile.rim >= plan.halo for tile in whole)
     assert plan.window_pixels == sum(tile.window.area for tile in tiles)
 
 

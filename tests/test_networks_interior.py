@@ -10,14 +10,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.fx import symbolic_trace
 
 from tests.networks_support import network_of, statistics_of
 from tests.support import picture
+from urst_tiles import plan
 from urst_tiles.engines import Piece, TorchEngine, run_whole
 from urst_tiles.geometry import Window, plan_tiles
 from urst_tiles.networks import sample_network
-from urst_tiles.networks.base import FrozenNetwork
-from urst_tiles.networks.interior import Trim, interior
+from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
+from urst_tiles.networks.interior import Trim, interior, work_inside
 
 PADS = nn.ReflectionPad2d | nn.ReplicationPad2d | nn.ZeroPad2d
 
@@ -55,6 +57,30 @@ def test_no_kept_pixel_hangs_on_a_pad(name: str) -> None:
     kept = one[..., halo:-halo, halo:-halo]
     assert float(kept.std()) > 1e-3  # a picture, not a plane
     assert torch.allclose(kept, middle(other, kept), rtol=0, atol=1e-6)
+
+
+def test_work_inside_is_the_share_of_the_multiplications() -> None:
+    given = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.ReLU(), nn.Conv2d(4, 3, 5, padding=2)).eval()
+    network = AnySizeNetwork(symbolic_trace(given), halo=3, stride=1, minimum=1)
+    first, second = 3 * 4 * 9, 4 * 3 * 25
+    wanted = (first * 98**2 + second * 94**2) / ((first + second) * 100**2)
+    assert work_inside(network, 100) == pytest.approx(wanted)
+    assert work_inside(AnySizeNetwork(given, halo=3, stride=1, minimum=1), 100) == 1.0  # no graph: it is not trimmed
+
+
+@pytest.mark.parametrize(("engine", "trims"), [("torch", True), ("openvino", False)])
+def test_a_plans_seconds_are_of_what_is_computed(engine: Any, trims: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("urst_tiles.planning.seconds_per_pixel", lambda *_, **__: 1.0)
+    if engine == "openvino":
+        pytest.importorskip("openvino")
+    found = plan(np.zeros((400, 500, 3), np.uint8), sample_network("johnson"), engine=engine, window=152)
+    network = sample_network("johnson")
+    share = work_inside(network.freeze(network.neutral_statistics), 152)
+    assert found.seconds is not None
+    assert share < 0.9
+    assert found.tiles.inside_count > 0
+    less = found.tiles.inside_count * 152**2 * (1 - share)
+    assert found.seconds == pytest.approx(found.tiles.window_pixels - (less if trims else 0))
 
 
 def test_where_layers_are_not_known_zeros_are_all_that_pads() -> None:

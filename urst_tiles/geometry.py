@@ -261,6 +261,12 @@ class TilePlan(Sequence[Shard]):
         return self._axis_pixels(cols, self.width) * self._axis_pixels(rows, self.height)
 
     @property
+    def inside_count(self) -> int:
+        """Windows whose rim is the halo on all sides; none of them is clipped."""
+        cols, rows = self._runs
+        return self._axis_inside(cols, self.width) * self._axis_inside(rows, self.height)
+
+    @property
     def overhead(self) -> float:
         """Pixels run through the network per pixel kept, at least 1."""
         return self.window_pixels / self.region.area
@@ -290,6 +296,11 @@ class TilePlan(Sequence[Shard]):
         borders = -(-(end - start) // shard) - 1 if start % self.core else 0
         return touched, _Cells(first + step, step, borders)
 
+    def _axis_inside(self, runs: tuple[_Cells, _Cells], length: int) -> int:
+        """Cells that have a halo before and behind them along one axis of ``length`` pixels."""
+        first, end = -(-self.halo // self.core), (length - self.halo) // self.core
+        return sum(run.within(first, end) for run in runs)
+
     def _axis_pixels(self, runs: tuple[_Cells, _Cells], length: int) -> int:
         """Sum of the windows' sides along one axis of ``length`` pixels."""
         side, halo = self.core, self.halo
@@ -307,6 +318,14 @@ class _Cells:
     first: int
     step: int
     count: int
+
+    def within(self, first: int, end: int) -> int:
+        """Those from ``first`` to before ``end``."""
+
+        def before(index: int) -> int:
+            return min(max(-(-(index - self.first) // self.step), 0), self.count)
+
+        return max(before(end) - before(first), 0)
 
 
 def _clipped_sum(first: int, step: int, count: int, most: int) -> int:

@@ -19,6 +19,7 @@ from urst_tiles.fitting import GPU_BATCH, Fitting, fit
 from urst_tiles.geometry import SHARD_CORES, TilePlan, default_window
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
+from urst_tiles.networks.interior import work_inside
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.preparing import open_raster
 from urst_tiles.reading import Reading
@@ -261,7 +262,8 @@ def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, reading: R
 
 
 def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan, engine: EngineName) -> float:
-    speed = seconds_per_pixel(
+    pixels = _pixels_run(frozen, tiles, engine)
+    speed = seconds_per_pixel(  # which may move the network to a GPU
         frozen,
         window=tiles.window,
         device=options.device,
@@ -269,7 +271,15 @@ def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePl
         engine=engine,
         device_memory=options.device_budget,
     )
-    return speed * tiles.window_pixels
+    return speed * pixels
+
+
+def _pixels_run(frozen: FrozenNetwork, tiles: TilePlan, engine: EngineName) -> float:
+    """Of whole windows that take as long as all windows do: less is computed of those inside the raster."""
+    inside = tiles.inside_count * tiles.window**2
+    if not inside or engine == "openvino" or tiles.halo < frozen.halo:
+        return tiles.window_pixels
+    return tiles.window_pixels - inside * (1.0 - work_inside(frozen, tiles.window))
 
 
 def _notes(

@@ -29,7 +29,7 @@ from urst_tiles.networks.padding import round_up
 from urst_tiles.networks.reach import shape_of
 from urst_tiles.networks.tracing import PROBE_SIDE, Recording, arguments, capture, operation
 
-__all__ = ["Footprint", "multiply_adds", "parameter_bytes", "peak_activation_bytes"]
+__all__ = ["Footprint", "multiply_adds", "multiply_adds_at", "parameter_bytes", "peak_activation_bytes"]
 
 FIXED = 8 << 20
 """Bytes."""
@@ -55,6 +55,17 @@ def peak_activation_bytes(module: nn.Module, height: int, width: int, *, batch: 
 def multiply_adds(module: nn.Module, height: int, width: int) -> int:
     """Multiplications of all convolutions for one image."""
     return Footprint.of(module).multiply_adds(height, width)
+
+
+def multiply_adds_at(module: nn.Module, side: int) -> int:
+    """The same for a square image of a side that the network takes; by one recording, of just that.
+
+    Raises:
+        NetworkError: the graph cannot be recorded.
+    """
+    convolutions = (node for node in capture(module, side).graph.nodes if node.op == "call_function")
+    counts = ((_multiplications(node), node) for node in convolutions)
+    return sum(count * prod(shape_of(_counted(node))[-2:]) for count, node in counts if count)
 
 
 @dataclass(frozen=True, slots=True)

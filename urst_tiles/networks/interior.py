@@ -22,12 +22,13 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 
 from urst_tiles.networks.base import AnySizeNetwork
+from urst_tiles.networks.footprint import multiply_adds_at
 from urst_tiles.networks.graphs import copy_sharing_weights, input_of, module_of, only_reader, remove, used_once
 from urst_tiles.networks.normalization import ChannelAffine, Leaf
 from urst_tiles.networks.phases import Interleave
 from urst_tiles.networks.quads import Shuffle
 
-__all__ = ["Trim", "interior"]
+__all__ = ["Trim", "interior", "work_inside"]
 
 _Pad = nn.ReflectionPad2d | nn.ReplicationPad2d | nn.ZeroPad2d
 _Pool = nn.MaxPool2d | nn.AvgPool2d
@@ -55,6 +56,16 @@ def interior(network: AnySizeNetwork) -> AnySizeNetwork:
     net.recompile()
     trimmed = trims.of[next(node for node in net.graph.nodes if node.op == "output")]
     return network.with_module(net, trimmed=trimmed)
+
+
+def work_inside(network: AnySizeNetwork, window: int) -> float:
+    """Multiplications of a window inside a raster over those of one at its borders, both ``window`` px wide and high.
+
+    Raises:
+        NetworkError: the graph cannot be recorded.
+    """
+    within = interior(network)
+    return 1.0 if within is network else multiply_adds_at(within, window) / multiply_adds_at(network, window)
 
 
 class Trim(Leaf):
