@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.maps import Map, Padding, fill_margin
-from urst_tiles.engines.llvm.workshop import Workshop
+from urst_tiles.engines.llvm.workshop import Workshop, in_turn
 from urst_tiles.networks.normalization import Leaf
 
 __all__ = [
@@ -82,7 +82,7 @@ class Convolved(Writing):
         for index in range(len(result)):
             image, *more = (_numbers(each[index]) for each in images)
             steps.append(self.convolution.bound(image, _numbers(result[index]), self._workshop, *more))
-        return steps[0] if len(steps) == 1 else partial(_one_by_one, steps)
+        return steps[0] if len(steps) == 1 else partial(in_turn, steps)
 
 
 class Padded(Writing):
@@ -157,11 +157,6 @@ class Scaled(Writing):
         torch.addcmul(cast("Tensor", self.shift), images[0], cast("Tensor", self.scale), out=result)
         if self._relu:
             result.relu_()
-
-
-def _one_by_one(steps: Sequence[Callable[[], None]]) -> None:
-    for step in steps:
-        step()
 
 
 def is_channels_last(image: Tensor) -> bool:

@@ -21,6 +21,7 @@ from torch.fx import GraphModule, Interpreter, Node
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.layers import Writing, is_channels_last, is_middle
 from urst_tiles.engines.llvm.maps import SIZES
+from urst_tiles.engines.llvm.workshop import in_turn
 from urst_tiles.networks.graphs import module_of
 from urst_tiles.networks.interior import Trim
 
@@ -191,8 +192,7 @@ class _Binding(_Run):
 
 
 def _stepwise(steps: Sequence[Callable[[], None]], made: Tensor) -> Tensor:
-    for step in steps:
-        step()
+    in_turn(steps)
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import queue
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 
 from urst_tiles.engines.llvm.maps import Map
 
-__all__ = ["Step", "Workshop"]
+__all__ = ["Step", "Workshop", "in_turn"]
 
 _LINE = 64
 """Bytes of a line of the processor's cache."""
@@ -89,3 +89,9 @@ class Step:
 
     def __call__(self) -> None:
         self.workshop.share(self.work, self.count, self.unit)
+
+
+def in_turn(steps: Iterable[Callable[[], None]]) -> None:
+    """One after the other."""
+    for step in steps:
+        step()
