@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.fx import GraphModule
 
-from urst_tiles.networks.graphs import flatten
+from urst_tiles.networks.graphs import flatten, module_of
 from urst_tiles.networks.quads import FEW, Shuffle, convolve_in_quads, of_quads, quad_kernels
 from urst_tiles.networks.untrained import untrained
 
@@ -36,23 +36,34 @@ def in_quads(net: GraphModule, *, stride: int = 2, minimum: int = 16) -> bool:
     outputs=st.integers(1, FEW),
     bias=st.booleans(),
     padded=st.booleans(),
+    last=st.sampled_from([nn.Tanh, nn.ReLU]),
     height=st.integers(5, 12),
     width=st.integers(5, 12),
     seed=st.integers(0, 99),
 )
 def test_every_pixel_stays(
-    kernel: tuple[int, int], outputs: int, bias: bool, padded: bool, height: int, width: int, seed: int
+    kernel: tuple[int, int],
+    outputs: int,
+    bias: bool,
+    padded: bool,
+    last: type[nn.Module],
+    height: int,
+    width: int,
+    seed: int,
 ) -> None:
     torch.manual_seed(seed)
     rows, cols = kernel
     pad = nn.Identity() if padded else nn.ReflectionPad2d((cols // 2, (cols - 1) // 2, rows // 2, (rows - 1) // 2))
     own = (rows // 2, cols // 2) if padded else 0
-    net = graph(nn.Conv2d(3, INPUTS, 1), pad, nn.Conv2d(INPUTS, outputs, kernel, padding=own, bias=bias), nn.Tanh())
+    net = graph(nn.Conv2d(3, INPUTS, 1), pad, nn.Conv2d(INPUTS, outputs, kernel, padding=own, bias=bias), last())
     image = torch.randn(2, 3, 2 * height, 2 * width, dtype=torch.float64)
     expected = net(image)
     # An even kernel with padding of its own gives one position more than there are pixels.
-    assert in_quads(net) == (not padded or all(side % 2 for side in kernel))
+    rewritten = not padded or all(side % 2 for side in kernel)
+    assert in_quads(net) == rewritten
     torch.testing.assert_close(net(image), expected, rtol=0, atol=1e-12)
+    final = [module_of(net, node) for node in net.graph.nodes if node.op == "call_module"][-1]
+    assert last is nn.Tanh or not isinstance(final, nn.ReLU) or not rewritten  # it comes before the shuffle
 
 
 @pytest.mark.parametrize(

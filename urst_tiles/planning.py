@@ -184,7 +184,7 @@ def plan_run(
         budget=options.budget,
         device_room=fitting.room,
         disk=_disk(source, tiles, deployment.exporter, fitting.reading),
-        seconds=_estimated_seconds(frozen, options, tiles, fitting.engine) if time_it else None,
+        seconds=_estimated_seconds(frozen, options, fitting) if time_it else None,
         notes=(
             *_notes(info, network, options, tiles, colours, fitting.reading),
             *_device_notes(options, fitting),
@@ -261,15 +261,16 @@ def _disk(source: Source, tiles: TilePlan, exporter: Exporter | None, reading: R
     return tuple(parts)
 
 
-def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, tiles: TilePlan, engine: EngineName) -> float:
-    pixels = _pixels_run(frozen, tiles, engine)
+def _estimated_seconds(frozen: FrozenNetwork, options: RunOptions, fitting: Fitting) -> float:
+    pixels = _pixels_run(frozen, fitting.tiles, fitting.engine)
     speed = seconds_per_pixel(  # which may move the network to a GPU
         frozen,
-        window=tiles.window,
+        window=fitting.tiles.window,
         device=options.device,
         precision=options.precision,
-        engine=engine,
+        engine=fitting.engine,
         device_memory=options.device_budget,
+        calls=fitting.calls,
     )
     return speed * pixels
 

@@ -15,6 +15,7 @@ pytest.importorskip("llvmlite")
 
 import torch
 from torch import Tensor, nn
+from torch.fx import GraphModule
 
 from benchmarks import published
 from tests.networks_support import noise, statistics_of
@@ -26,13 +27,27 @@ from urst_tiles.engines.llvm import UntranslatedError, known_processor, machine
 from urst_tiles.engines.llvm import convolution as convolution_module
 from urst_tiles.engines.llvm.convolution import Winograd
 from urst_tiles.engines.llvm.large import Nested
-from urst_tiles.engines.llvm.layers import Convolved, Doubled, Interpolated, Padded, Scaled, Writing
+from urst_tiles.engines.llvm.layers import (
+    Convolved,
+    Doubled,
+    Interleaved,
+    Interpolated,
+    Padded,
+    Pooled,
+    Scaled,
+    Shuffled,
+    Writing,
+)
 from urst_tiles.engines.llvm.maps import Padding
+from urst_tiles.engines.llvm.rewriting import convolve
+from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.engines.llvm_engine import LLVMEngine, _Memory, schedule_of
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks import METHODS, load_network, sample_network
 from urst_tiles.networks.base import FrozenNetwork
+from urst_tiles.networks.graphs import flatten
 from urst_tiles.networks.padding import round_up
+from urst_tiles.networks.phases import Interleave
 from urst_tiles.networks.styling import StyleImage, Styling
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.sources.arrays import ArraySource
@@ -48,11 +63,25 @@ pytestmark = pytest.mark.skipif(known_processor() is None, reason="no vectors th
         (Padded(Padding(2, 1, 0, 3)), nn.ZeroPad2d((2, 1, 0, 3))),
         (Doubled(), nn.Upsample(scale_factor=2)),
         (Interpolated(), nn.Upsample(scale_factor=2, mode="bilinear")),
+        (Pooled(), nn.MaxPool2d(2)),
+        (Interleaved(), Interleave()),
+        (Shuffled(), nn.PixelShuffle(2)),
     ],
 )
 def test_layers_that_write_are_pytorchs(ours: Writing, theirs: nn.Module) -> None:
-    image = torch.randn(2, 5, 7, 8)
+    image = torch.randn(2, 12, 7, 8)
     assert torch.equal(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize("layer", [nn.MaxPool2d(2, ceil_mode=True), nn.MaxPool2d(3, 2), nn.AvgPool2d(2)])
+def test_other_pools_are_pytorchs(layer: nn.Module) -> None:
+    net = flatten(nn.Sequential(nn.Conv2d(3, 5, 1), layer))
+    assert isinstance(net, GraphModule)
+    image = torch.randn(1, 3, 9, 12)
+    wanted = net(image)
+    convolve(net, 4, 1, Workshop(1))
+    assert not any(isinstance(each, Pooled) for each in net.modules())
+    torch.testing.assert_close(net(image), wanted)
 
 
 @pytest.mark.parametrize("relu", [True, False])
@@ -96,8 +125,9 @@ def test_maps_in_one_block_never_overwrite_each_other(name: str) -> None:
             assert not torch.isnan(found).any()
 
 
-def test_what_runs_a_graph_of_ours_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    schedule = schedule_of(wide("johnson"))
+@pytest.mark.parametrize("name", ["msgnet", "collaborative", "wct", "wide johnson"])
+def test_what_runs_a_graph_of_ours_is_told_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    schedule = schedule_of(wide("johnson") if name == "wide johnson" else frozen_of(name))
     bound = schedule.bound(1, 64, 64, torch.empty(schedule.plan(1, 64, 64).floats))
     monkeypatch.setattr("torch.fx.Interpreter.run_node", None)
     bound.image.zero_()

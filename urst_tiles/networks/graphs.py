@@ -25,6 +25,7 @@ __all__ = [
     "is_fresh",
     "module_of",
     "only_reader",
+    "relu_after",
     "remove",
     "shapes",
     "used_once",
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 _Module = TypeVar("_Module", bound=nn.Module)
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
+_RELUS = (functional.relu, torch.relu, torch.relu_)
 _COPYING_MODULES = (nn.ReflectionPad2d, nn.ReplicationPad2d, nn.UpsamplingNearest2d)
 
 
@@ -88,6 +90,14 @@ def module_of(net: GraphModule, node: Node) -> nn.Module | None:
 
 def only_reader(source: Node, node: Node) -> bool:
     return list(source.users) == [node]
+
+
+def relu_after(net: GraphModule, node: Node) -> Node | None:
+    """A ReLU that alone reads a node; None where there is none."""
+    reader = next(iter(node.users), None)
+    if reader is None or not only_reader(node, reader):
+        return None
+    return reader if isinstance(module_of(net, reader), nn.ReLU) or reader.target in _RELUS else None
 
 
 def used_once(net: GraphModule, node: Node) -> bool:

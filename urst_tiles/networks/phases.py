@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
-from urst_tiles.networks.graphs import input_of, module_of, only_reader, used_once
+from urst_tiles.networks.graphs import input_of, module_of, relu_after, used_once
 from urst_tiles.networks.normalization import Leaf
 
 __all__ = ["convolve_in_phases", "phase_kernels"]
@@ -118,7 +118,7 @@ def _rewrite(net: GraphModule, found: _Doubled) -> None:
     for node in (found.pad, found.upsample):
         if node is not None:
             net.graph.erase_node(node)
-    last = _relu_after(net, convolution)
+    last = relu_after(net, convolution) or convolution
     with net.graph.inserting_after(last):
         joined = net.graph.call_module(join, (last,))
     for reader in [user for user in last.users if user is not joined]:
@@ -131,10 +131,3 @@ def _phased(layer: nn.Conv2d) -> nn.Conv2d:
     if layer.bias is not None:
         phased.bias = nn.Parameter(layer.bias.detach().repeat(4), requires_grad=False)
     return phased
-
-
-def _relu_after(net: GraphModule, node: Node) -> Node:
-    """A ReLU that alone reads a node: in place on what the convolution gave, it holds no map of its own."""
-    reader = next(iter(node.users))
-    relu = isinstance(module_of(net, reader), nn.ReLU) or reader.target in (functional.relu, torch.relu)
-    return reader if relu and only_reader(node, reader) else node

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 from torch.nn import functional
 
-from urst_tiles.networks.graphs import module_of, shapes, used_once
+from urst_tiles.networks.graphs import module_of, relu_after, shapes, used_once
 from urst_tiles.networks.normalization import Leaf
 
 __all__ = ["FEW", "Shuffle", "convolve_in_quads", "of_quads", "quad_kernels"]
@@ -31,8 +31,8 @@ FEW = 4
 
 
 def convolve_in_quads(net: GraphModule, *, stride: int, minimum: int) -> None:
-    """conv k x k to few channels  becomes  conv (k + 1) x (k + 1) by steps of 2 → shuffle, where its result's sides are
-    even for every image whose sides are multiples of ``stride`` and at least ``minimum``.
+    """conv k x k to few channels [→ relu]  becomes  conv (k + 1) x (k + 1) by steps of 2 [→ relu] → shuffle, where its
+    result's sides are even for every image whose sides are multiples of ``stride`` and at least ``minimum``.
     """
     found = [node for node in net.graph.nodes if _is_narrow(net, node)]
     even = _always_even(net, minimum, stride) if found else set()
@@ -96,10 +96,11 @@ def _rewrite(net: GraphModule, node: Node) -> None:
     net.set_submodule(name, _in_quads(net.get_submodule(name)))  # type: ignore[arg-type]
     shuffle = f"{name}_quads_join"
     net.add_submodule(shuffle, Shuffle())
-    with net.graph.inserting_after(node):
-        joined = net.graph.call_module(shuffle, (node,))
-    for reader in [user for user in node.users if user is not joined]:
-        reader.replace_input_with(node, joined)
+    last = relu_after(net, node) or node
+    with net.graph.inserting_after(last):
+        joined = net.graph.call_module(shuffle, (last,))
+    for reader in [user for user in last.users if user is not joined]:
+        reader.replace_input_with(last, joined)
 
 
 def _in_quads(layer: nn.Conv2d) -> nn.Conv2d:

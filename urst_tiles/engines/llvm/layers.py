@@ -18,8 +18,10 @@ from urst_tiles.networks.normalization import Leaf
 __all__ = [
     "Convolved",
     "Doubled",
+    "Interleaved",
     "Interpolated",
     "Padded",
+    "Pooled",
     "Scaled",
     "Shuffled",
     "Writing",
@@ -138,6 +140,35 @@ class Shuffled(Writing):
         count, height, width, depth = images[0].shape
         quads = images[0].view(count, height, width, depth // 4, 2, 2)
         result.view(count, height, 2, width, 2, depth // 4).copy_(quads.permute(0, 1, 4, 2, 5, 3))
+
+
+class Interleaved(Writing):
+    """What :class:`~urst_tiles.networks.phases.Interleave` gives."""
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, depth, height, width = image.shape
+        return count, 2 * (height - 1), 2 * (width - 1), depth // 4
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        high, wide = images[0].shape[1] - 1, images[0].shape[2] - 1
+        for phase, part in enumerate(images[0].chunk(4, dim=3)):
+            row, col = 1 - phase // 2, 1 - phase % 2
+            result[:, row::2, col::2] = part[:, row : high + row, col : wide + col]
+
+
+class Pooled(Writing):
+    """The largest of each 2 x 2; of odd sides, without the last ones."""
+
+    def shape(self, image: Tensor) -> tuple[int, int, int, int]:
+        count, depth, height, width = image.shape
+        return count, height // 2, width // 2, depth
+
+    def _write(self, result: Tensor, *images: Tensor) -> None:
+        high, wide = result.shape[1:3]
+        first, *others = (images[0][:, row::2, col::2][:, :high, :wide] for row in (0, 1) for col in (0, 1))
+        torch.maximum(first, others[0], out=result)
+        for other in others[1:]:
+            torch.maximum(result, other, out=result)
 
 
 class Scaled(Writing):

@@ -11,15 +11,24 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
-from torch.nn import functional
 
 from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd
 from urst_tiles.engines.llvm.groups import Grouped, fills_vectors
 from urst_tiles.engines.llvm.large import Nested, gains_by_parts
-from urst_tiles.engines.llvm.layers import Convolved, Doubled, Interpolated, Padded, Scaled, Shuffled, Writing
+from urst_tiles.engines.llvm.layers import (
+    Convolved,
+    Doubled,
+    Interleaved,
+    Interpolated,
+    Padded,
+    Pooled,
+    Scaled,
+    Shuffled,
+    Writing,
+)
 from urst_tiles.engines.llvm.maps import Map, Padding
 from urst_tiles.engines.llvm.workshop import Workshop
-from urst_tiles.networks.graphs import input_of, module_of, remove, shapes
+from urst_tiles.networks.graphs import input_of, module_of, relu_after, remove, shapes
 from urst_tiles.networks.normalization import ChannelAffine
 from urst_tiles.networks.phases import Interleave
 from urst_tiles.networks.quads import Shuffle, of_quads
@@ -31,7 +40,6 @@ _PADS: Mapping[type[nn.Module], Literal["zeros", "reflect", "replicate"]] = Mapp
 )
 _DOUBLED: Mapping[str, type[Writing]] = MappingProxyType({"nearest": Doubled, "bilinear": Interpolated})
 _ADDS = (operator.add, operator.iadd, torch.add)
-_RELUS = (functional.relu, torch.relu, torch.relu_)
 
 
 def convolve(net: GraphModule, minimum: int, stride: int, workshop: Workshop) -> list[Convolution]:
@@ -64,7 +72,7 @@ def convolve(net: GraphModule, minimum: int, stride: int, workshop: Workshop) ->
 @dataclass(frozen=True, slots=True)
 class _Found:
     """[pad →] conv [→ + residual] [→ relu] [→ interleave | → pool], as found in a graph: ``chain`` is these nodes. Or,
-    in parts: [pad →] conv [→ shuffle] [→ relu], whose layer is what conv and shuffle are together; or, in groups:
+    in parts: [pad →] conv [→ relu] [→ shuffle], whose layer is what conv and shuffle are together; or, in groups:
     [pad →] conv [→ relu]."""
 
     chain: tuple[Node, ...]
@@ -90,11 +98,11 @@ def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set
     if (found := _find_large(net, node, layer)) is not None:
         return found
     chain, residual = [node], None
-    relu = _relu_after(net, node)
+    relu = relu_after(net, node)
     if relu is None and (add := _add_after(node, known)) is not None:
         chain.append(add)
         residual = next(each for each in add.all_input_nodes if each is not node)
-        relu = _relu_after(net, add)
+        relu = relu_after(net, add)
     if relu is not None:
         chain.append(relu)
     join = _reader(chain[-1]) if residual is None else None
@@ -113,7 +121,9 @@ def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set
 
 def _find_large(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None:
     """A large kernel that is faster in parts."""
-    chain, join = [node], _reader(node)
+    relu = relu_after(net, node)
+    chain = [node] if relu is None else [node, relu]
+    join = _reader(chain[-1])
     if join is not None and isinstance(module_of(net, join), Shuffle):
         whole = of_quads(layer)
         if whole is None:
@@ -123,21 +133,15 @@ def _find_large(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None
     high, wide = layer.kernel_size
     if high != wide or layer.stride != (1, 1) or not gains_by_parts(layer.in_channels, layer.out_channels, high):
         return None
-    return _with_neighbours(net, chain, layer, "in parts")
+    return _Found(tuple(_with_pad(net, chain, layer)), layer, "in parts", relu is not None)
 
 
 def _find_grouped(net: GraphModule, node: Node, layer: nn.Conv2d) -> _Found | None:
-    return _with_neighbours(net, [node], layer, "in groups") if fills_vectors(layer) else None
-
-
-def _with_neighbours(
-    net: GraphModule, chain: list[Node], layer: nn.Conv2d, way: Literal["in parts", "in groups"]
-) -> _Found:
-    """These nodes, a pad before them and a ReLU after."""
-    relu = _relu_after(net, chain[-1])
-    if relu is not None:
-        chain = [*chain, relu]
-    return _Found(tuple(_with_pad(net, chain, layer)), layer, way, relu is not None)
+    if not fills_vectors(layer):
+        return None
+    relu = relu_after(net, node)
+    chain = [node] if relu is None else [node, relu]
+    return _Found(tuple(_with_pad(net, chain, layer)), layer, "in groups", relu is not None)
 
 
 def _with_pad(net: GraphModule, chain: list[Node], layer: nn.Conv2d) -> list[Node]:
@@ -153,7 +157,7 @@ def _plain(layer: nn.Conv2d) -> bool:
 
 def _halves(layer: nn.Module | None) -> bool:
     """Whether it takes the largest of each 2 x 2."""
-    if not isinstance(layer, nn.MaxPool2d):
+    if not isinstance(layer, nn.MaxPool2d) or layer.return_indices:
         return False
     sizes = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
     return [each if isinstance(each, tuple) else (each, each) for each in sizes] == [(2, 2), (2, 2), (0, 0), (1, 1)]
@@ -162,13 +166,6 @@ def _halves(layer: nn.Module | None) -> bool:
 def _reader(node: Node) -> Node | None:
     """The one that reads a node, where it is one."""
     return next(iter(node.users)) if len(node.users) == 1 else None
-
-
-def _relu_after(net: GraphModule, node: Node) -> Node | None:
-    reader = _reader(node)
-    if reader is None:
-        return None
-    return reader if isinstance(module_of(net, reader), nn.ReLU) or reader.target in _RELUS else None
 
 
 def _add_after(node: Node, known: dict[Node, torch.Size]) -> Node | None:
@@ -235,21 +232,11 @@ def _pad_on_the_way(net: GraphModule, node: Node) -> None:
 
 
 def _write_ourselves(net: GraphModule, node: Node) -> None:
-    """Put a layer that writes where it is told to in the place of a pad, doubling, shuffle, or scale and shift."""
-    layer, relu = module_of(net, node), None
-    ours: Writing
-    if type(layer) in _PADS:
-        ours = Padded(_padding(layer))
-    elif isinstance(layer, nn.Upsample) and layer.scale_factor in (2.0, (2.0, 2.0)) and layer.mode in _DOUBLED:
-        if layer.align_corners:
-            return
-        ours = _DOUBLED[layer.mode]()
-    elif isinstance(layer, Shuffle):
-        ours = Shuffled()
-    elif isinstance(layer, ChannelAffine):
-        relu = _relu_after(net, node)
-        ours = Scaled(layer.scale, layer.shift, relu=relu is not None)
-    else:
+    """Put a layer that writes where it is told to in the place of one that is no convolution."""
+    layer = module_of(net, node)
+    relu = relu_after(net, node) if isinstance(layer, ChannelAffine) else None
+    ours = _writing(layer, relu=relu is not None)
+    if ours is None:
         return
     name = f"written_{node.name}"
     net.add_submodule(name, ours)
@@ -259,6 +246,25 @@ def _write_ourselves(net: GraphModule, node: Node) -> None:
     for each in (relu, node):
         if each is not None:
             net.graph.erase_node(each)
+
+
+def _writing(layer: nn.Module | None, *, relu: bool) -> Writing | None:
+    """The layer of ours that does what one of these does: a pad, doubling, pooling, interleaving, shuffle, or scale and
+    shift; None: there is none."""
+    if type(layer) in _PADS:
+        return Padded(_padding(layer))
+    if isinstance(layer, nn.Upsample) and layer.scale_factor in (2.0, (2.0, 2.0)) and not layer.align_corners:
+        doubled = _DOUBLED.get(layer.mode)
+        return None if doubled is None else doubled()
+    if isinstance(layer, Interleave):
+        return Interleaved()
+    if isinstance(layer, Shuffle):
+        return Shuffled()
+    if _halves(layer) and not layer.ceil_mode:  # type: ignore[union-attr]
+        return Pooled()
+    if isinstance(layer, ChannelAffine):
+        return Scaled(layer.scale, layer.shift, relu=relu)
+    return None
 
 
 def _padding(layer: nn.Module | None) -> Padding:
