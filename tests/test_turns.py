@@ -244,10 +244,10 @@ def test_a_reader_that_lets_go_keeps_no_tile_and_of_files_only_a_tiff_open(tmp_p
     else:
         pyvips.Image.new_from_array(pixels).write_to_file(path)
     source = VipsSource(path)
-    source.read(Window(0, 0, 50, 50))
-    assert source._reader._local.reader.tiles
+    source._windows.read(Window(0, 0, 50, 50))
+    assert source._windows._local.reader.tiles
     let_go(source)
-    reader = source._reader._local.reader
+    reader = source._windows._local.reader
     assert (reader is not None) == stays_open
     assert reader is None or not reader.tiles
     np.testing.assert_array_equal(source.read(Window(0, 0, 50, 50)), pixels[:50, :50])

@@ -25,7 +25,7 @@ def test_large_windows_are_read_in_bands(tmp_path: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(f"{MODULE}._BAND_BYTES", band_bytes)
         monkeypatch.setattr(f"{MODULE}._CACHE_BYTES_TIFF", cache_bytes)
         for window in (Window(0, 0, 400, 500), Window(33, 70, 300, 401), Window(1, 1, 1, 499)):
-            np.testing.assert_array_equal(VipsSource(path).read(window), cut(pixels, window))
+            np.testing.assert_array_equal(VipsSource(path)._windows.read(window), cut(pixels, window))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -34,7 +34,7 @@ def test_no_tile_of_a_window_is_decoded_twice(tmp_path: Path, monkeypatch: pytes
     tifffile.imwrite(path, pixels, tile=(128, 128), photometric="rgb")
     monkeypatch.setattr(f"{MODULE}._CACHE_BYTES_TIFF", 640 * 128 * 3)  # a row of tiles, and they are let go
     monkeypatch.setattr(f"{MODULE}._BAND_BYTES", 640 * 3 * 50)
-    source = VipsSource(path)
+    source = VipsSource(path)._windows
     source.read(Window(0, 0, 8, 8))
     before, _ = process_bytes()
     np.testing.assert_array_equal(source.read(Window(0, 0, 640, 2048)), pixels)
@@ -46,7 +46,7 @@ def test_a_tiff_lets_go_of_its_tiles_and_keeps_its_directory(tmp_path: Path) -> 
     """Opening it anew would read 16 bytes for each of its tiles, several times: more with each pixel."""
     pixels = np.random.default_rng(0).integers(0, 256, (2048, 2048, 3), np.uint8)
     tifffile.imwrite(tmp_path / "in.tif", pixels, tile=(32, 32), photometric="rgb", bigtiff=True)
-    source, tile, directory = VipsSource(tmp_path / "in.tif"), 32 * 32 * 3, 16 * 64**2
+    source, tile, directory = VipsSource(tmp_path / "in.tif")._windows, 32 * 32 * 3, 16 * 64**2
 
     def read_of_file() -> int:
         before, _ = process_bytes()

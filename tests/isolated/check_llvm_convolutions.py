@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from urst_tiles.engines.llvm import Processor, groups, known_processor, large
 from urst_tiles.engines.llvm import convolution as convolution_module
-from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd
+from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, interleaves
 from urst_tiles.engines.llvm.groups import Grouped, fills_vectors
 from urst_tiles.engines.llvm.large import Nested, gains_by_parts
 from urst_tiles.engines.llvm.maps import Padding
@@ -148,6 +148,29 @@ def test_phases_are_put_in_their_places(mode: Any, height: int, width: int) -> N
     wanted = padded(Interleave()(phases), convolution.margin)
     assert wanted.shape[-2:] == (2 * height + 2, 2 * width + 4)
     assert run(convolution, image) == pytest.approx(last(wanted), abs=5e-5)
+
+
+@pytest.mark.usefixtures("any_processor")
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("depth", "height", "width"), [(16, 4, 6), (32, 11, 5), (16, 17, 39)])
+def test_direct_puts_phases_in_their_places(depth: int, height: int, width: int, threads: int, relu: bool) -> None:
+    random = np.random.default_rng(0)
+    image, bias = map_of(random, height, width, 5), map_of(random, depth)
+    weight = phase_kernels(torch.from_numpy(map_of(random, depth, 5, 3, 3) / 7)).numpy()
+    assert interleaves(4 * depth)
+    convolution = Direct(weight, np.tile(bias, 4), (1, 1), relu=relu, phases=4)
+    convolution.margin = Padding(3, 1, 2, 0, "reflect")
+    phases = functional.conv2d(first(image), first_weight(weight), first_bias(np.tile(bias, 4)))
+    wanted = padded(Interleave()(phases.relu() if relu else phases), convolution.margin)
+    assert wanted.shape[-2:] == (2 * height - 2, 2 * width)
+    assert run(convolution, image, threads) == pytest.approx(last(wanted), abs=5e-5)
+
+
+def test_phases_that_fill_no_vectors_are_interleaved_by_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution_module, "processor", lambda: Processor("AVX-512", 16, 24))
+    assert interleaves(64)
+    assert not interleaves(32)
 
 
 @pytest.mark.usefixtures("any_processor")

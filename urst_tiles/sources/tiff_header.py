@@ -12,6 +12,7 @@ import tifffile
 
 from urst_tiles.sources.geo import GeoTags, read_geo_tags
 from urst_tiles.sources.mask_pages import NO_MASKS, Masks, masks_of
+from urst_tiles.sources.tile_tables import TileTable, tile_table
 
 __all__ = ["TiffFacts", "TiffLevel", "facts_of", "read_tiff_facts"]
 
@@ -74,6 +75,8 @@ class TiffFacts:
     # where the raster lies on the Earth
     masks: Masks = NO_MASKS
     # pages that say which pixels are valid
+    tiles: TileTable | None = None
+    # of the first page, where it is of a plain kind
 
 
 def read_tiff_facts(path: str) -> TiffFacts | None:
@@ -111,6 +114,7 @@ def facts_of(tif: Any) -> TiffFacts:
         compression=int(page.compression),
         geo=read_geo_tags(page.tags),
         masks=masks,
+        tiles=tile_table(page),
     )
 
 

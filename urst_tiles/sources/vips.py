@@ -20,6 +20,8 @@ from urst_tiles.sources.choice import ALL_OF_IT, Choice, level_of
 from urst_tiles.sources.orientation import oriented, turned
 from urst_tiles.sources.shrink import UNTILED, area_mean, shrink_by_strips, thumbnail_size
 from urst_tiles.sources.tiff_header import TiffFacts, read_tiff_facts
+from urst_tiles.sources.tile_reader import TileReader
+from urst_tiles.sources.tile_tables import TileTable
 from urst_tiles.sources.vips_image import (
     Presented,
     decodes_whole,
@@ -95,8 +97,10 @@ class VipsSource:
                 f"{self._name} is stored in tiles of {tile[0]} x {tile[1]} pixels, too large to decode one by one. "
                 "Store it in tiles of 256 to 1024 pixels first"
             )
-        self._reader = WindowReader(self.opening, self._info, pixel_bytes)
-        self._pixel_bytes = pixel_bytes
+        windows = WindowReader(self.opening, self._info, pixel_bytes)
+        table = self._plain_tiles(presented)
+        self._reader = windows if table is None else TileReader(self.path, self._info, table, windows)
+        self._windows, self._pixel_bytes = windows, pixel_bytes
         self.decoded_whole = decodes_whole(image, loader)
 
     @property
@@ -138,7 +142,8 @@ class VipsSource:
 
     def cache_bytes(self, width: int) -> int:
         """See :meth:`urst_tiles.sources.base.Source.cache_bytes`; without random access, that of the tiled copy."""
-        return self._reader.cache_bytes(width)
+        # Levels, which the thumbnail may be made of, are libvips' in any case.
+        return (self._windows if self._levels else self._reader).cache_bytes(width)
 
     @property
     def stream_bytes(self) -> int:
@@ -160,6 +165,22 @@ class VipsSource:
         if level is not None:
             reader, size, tile = level
         return shrink_by_strips(reader.read, size, out_size, bands=info.bands, dtype=info.dtype, tile=tile or UNTILED)
+
+    def _plain_tiles(self, presented: Presented) -> TileTable | None:
+        """Where the file's tiles hold the pixels as they are to be read, all of them."""
+        facts, info = self.facts, self._info
+        if facts is None or facts.tiles is None or facts.nodata is not None or facts.range is not None:
+            return None
+        as_stored = (
+            self.opening.choice == ALL_OF_IT
+            and not self.opening.options
+            and not info.choice
+            and info.orientation == 1
+            and info.random_access
+            and (info.bands, info.dtype) == (facts.tiles.tile[2], np.dtype(facts.tiles.dtype).name)
+            and (presented.image.width, presented.image.height) == (info.width, info.height)
+        )
+        return facts.tiles if as_stored else None
 
     def _level_for(self, short_side: int) -> tuple[WindowReader, tuple[int, int], tuple[int, int] | None] | None:
         # A palette's levels can only be picked pixels, not means.

@@ -29,7 +29,7 @@ from urst_tiles.engines.llvm.maps import (
 from urst_tiles.engines.llvm.transforms import SIDE, results, transformed_kernels
 from urst_tiles.engines.llvm.workshop import Step, Workshop
 
-__all__ = ["Convolution", "Direct", "Winograd", "gains_by_winograd"]
+__all__ = ["Convolution", "Direct", "Winograd", "gains_by_winograd", "interleaves"]
 
 _LEAST_CHANNELS = 32
 _CACHED_CHANNELS = 128
@@ -43,6 +43,11 @@ def gains_by_winograd(inputs: int, outputs: int, taps: int, phases: int = 1) -> 
     """
     whole = inputs % 16 == 0 and outputs % (16 * phases) == 0
     return taps in (2, 3) and whole and min(inputs, outputs) >= _LEAST_CHANNELS
+
+
+def interleaves(outputs: int) -> bool:
+    """Whether a direct convolution can put four phases into their places: each is made of whole vectors."""
+    return outputs % (4 * processor().lanes) == 0
 
 
 class Convolution(ABC):
@@ -275,17 +280,28 @@ class Winograd(Convolution):
 
 
 class Direct(Convolution):
-    """Any kernel and step, of a map that is padded already.
+    """Any kernel and step, of a map that is padded already, [→ phases interleaved].
 
     Parameters:
         weight: (outputs, inputs, height, width).
         bias: (outputs,).
         step: rows and columns from one position to the next.
+        adds: whether there is a residual.
+        phases: see :class:`Winograd`; 4 where :func:`interleaves` says so, and there is no residual.
     """
 
-    def __init__(self, weight: Map, bias: Map, step: tuple[int, int], *, relu: bool, adds: bool = False) -> None:
+    def __init__(
+        self,
+        weight: Map,
+        bias: Map,
+        step: tuple[int, int],
+        *,
+        relu: bool,
+        adds: bool = False,
+        phases: Literal[1, 4] = 1,
+    ) -> None:
         outputs, inputs, height, width = _shape(weight)
-        super().__init__(inputs, outputs, weight, bias, relu=relu)
+        super().__init__(inputs, outputs // phases, weight, bias, relu=relu)
         found = processor()
         vectors = found.vectors(outputs)
         self._shape = direct.Shape(
@@ -295,6 +311,7 @@ class Direct(Convolution):
             step[1] * inputs,
             outputs,
             adds,
+            phases,
             found.lanes,
             found.sums // vectors,
             vectors,
@@ -324,18 +341,23 @@ class Direct(Convolution):
         return self._shape, self._size, self._step
 
     def _inner(self, height: int, width: int) -> tuple[int, int]:
+        rows, cols = self._positions(height, width)
+        return (rows, cols) if self._shape.phases == 1 else (2 * (rows - 1), 2 * (cols - 1))
+
+    def _positions(self, height: int, width: int) -> tuple[int, int]:
+        """Of the kernel on the map."""
         (high, wide), (down, along) = self._size, self._step
         return (height - high) // down + 1, (width - wide) // along + 1
 
     def _bound(self, image: Map, result: Map, workshop: Workshop, residual: Map | None) -> Step:
-        rows, cols = self._inner(*image.shape[:2])
+        rows, cols = self._positions(*image.shape[:2])
         begin = result[self.margin.top :, self.margin.left :]
         program, kernels = self.ready()
         given = addresses(image, kernels, self._bias, residual, begin)
         lines = image.shape[1] * self.inputs, result.shape[1] * self.depth, line_of(residual) * self.depth
 
         def work(first: int, last: int) -> None:
-            program(*given, first, last, cols, *lines, int(self._relu))
+            program(*given, first, last, rows, cols, *lines, int(self._relu))
 
         return Step(workshop, work, rows, 1, (image, kernels, residual, result, self))
 

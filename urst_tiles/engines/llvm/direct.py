@@ -2,13 +2,13 @@
 
 Of a padded map with its channels last, what a kernel of h x w meets at one position are h stretches of w * channels
 floats. Some positions beside each other are computed at a time, for some vectors of outputs: their sums stay in
-registers for the whole kernel.
+registers for the whole kernel. Of outputs that are the phases of a map of twice the size, each goes to its place there.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from urst_tiles.engines.llvm.emitting import INT, POINTER, Emitter, function
 
@@ -23,6 +23,7 @@ ARGUMENTS: dict[str, Any] = {
     "result": POINTER,  # of the first position
     "first": INT,  # row of the result
     "last": INT,
+    "high": INT,  # rows of positions
     "wide": INT,  # positions in a row
     "line": INT,  # floats from one row of the image to the next
     "result_line": INT,  # floats from one row of the result to the next
@@ -40,6 +41,8 @@ class Shape:
         down, along: rows, and floats, from one position to the next.
         outputs: channels of the result.
         adds: whether there is a residual.
+        phases: parts of the outputs that go to places of their own: 1 or 4. Of 4, each is made of whole vectors, and
+            there is no residual.
         lanes: floats in a vector.
         positions: computed at a time.
         vectors: of outputs that are computed at a time.
@@ -51,9 +54,15 @@ class Shape:
     along: int
     outputs: int
     adds: bool
+    phases: Literal[1, 4]
     lanes: int
     positions: int
     vectors: int
+
+    @property
+    def depth(self) -> int:
+        """Channels of the result."""
+        return self.outputs // self.phases
 
     @property
     def block(self) -> int:
@@ -85,19 +94,17 @@ class _Program:
         together, alone = b.select(enough, a["wide"], self.zero), b.select(enough, self.zero, a["wide"])
         with e.loop(a["first"], a["last"], self.one) as row:
             image = e.at(a["image"], b.mul(row.index, step))
-            result = e.at(a["result"], b.mul(row.index, a["result_line"]))
             residual = e.at(a["residual"], b.mul(row.index, a["residual_line"]))
             with e.loop(self.zero, together, many) as place:
                 col = b.select(b.icmp_signed("<", place.index, end), place.index, end)
-                self._compute(image, result, residual, col, shape.positions)
+                self._compute(image, row.index, residual, col, shape.positions)
             with e.loop(self.zero, alone, self.one) as place:
-                self._compute(image, result, residual, place.index, 1)
+                self._compute(image, row.index, residual, place.index, 1)
 
-    def _compute(self, image: Any, result: Any, residual: Any, col: Any, positions: int) -> None:
+    def _compute(self, image: Any, row: Any, residual: Any, col: Any, positions: int) -> None:
         """So many positions of a row, all outputs."""
         e, a, b, shape = self.e, self.a, self.b, self.shape
         source = e.at(image, b.mul(col, e.number(shape.along)))
-        place = b.mul(col, e.number(shape.outputs))
         size = shape.block * shape.stretch
         for block in range(shape.blocks):
             panel = e.at(a["kernels"], e.number(block * shape.height * size))
@@ -114,17 +121,40 @@ class _Program:
                             k.next.append(e.fma(value, kernel, k.carried[index * shape.vectors + j]))
                 down.next = k.carried
             for index in range(positions):
+                here = b.add(col, e.number(index))
                 for j in range(shape.vectors):
                     begin = block * shape.block + j * e.lanes
-                    self._store(down.carried[index * shape.vectors + j], result, residual, place, index, begin)
+                    self._store(down.carried[index * shape.vectors + j], row, here, residual, begin)
 
-    def _store(self, value: Any, result: Any, residual: Any, place: Any, index: int, begin: int) -> None:
-        e, shape = self.e, self.shape
+    def _store(self, value: Any, row: Any, col: Any, residual: Any, begin: int) -> None:
+        """A vector of one position's outputs, from this one on."""
+        e, b, shape = self.e, self.b, self.shape
         here = min(e.lanes, shape.outputs - begin)
         if here <= 0:
             return
-        offset = e.number(index * shape.outputs + begin)
         value = e.add(value, e.load(e.at(self.a["bias"], e.number(begin))))
         if shape.adds:
-            value = e.add(value, e.load_some(e.at(e.at(residual, place), offset), here))
-        e.store_some(e.at_least(value, self.floor), e.at(e.at(result, place), offset), here)
+            added = e.at(residual, b.add(b.mul(col, e.number(shape.outputs)), e.number(begin)))
+            value = e.add(value, e.load_some(added, here))
+        value = e.at_least(value, self.floor)
+        if shape.phases == 1:
+            e.store_some(value, self._place(row, col, begin), here)
+            return
+        phase, channel = divmod(begin, shape.depth)
+        row, has_row = self._phased(row, self.a["high"], phase // 2)
+        col, has_col = self._phased(col, self.a["wide"], phase % 2)
+        with b.if_then(b.and_(has_row, has_col)):
+            e.store(value, self._place(row, col, channel))
+
+    def _place(self, row: Any, col: Any, channel: int) -> Any:
+        e, b = self.e, self.b
+        line = e.at(self.a["result"], b.mul(row, self.a["result_line"]))
+        return e.at(line, b.add(b.mul(col, e.number(self.shape.depth)), e.number(channel)))
+
+    def _phased(self, position: Any, count: Any, phase: int) -> tuple[Any, Any]:
+        """Along one side, where a phase's position stands in the map of twice the size, and whether it does: of the odd
+        phase, which comes first, all but the first one; of the even phase all but the last."""
+        b, one = self.b, self.one
+        missing = b.sub(count, one) if phase else self.zero
+        doubled = b.shl(position, one)
+        return doubled if phase else b.sub(doubled, one), b.icmp_signed("!=", position, missing)

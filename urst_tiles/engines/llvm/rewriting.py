@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.fx import GraphModule, Node
 
-from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd
+from urst_tiles.engines.llvm.convolution import Convolution, Direct, Winograd, gains_by_winograd, interleaves
 from urst_tiles.engines.llvm.groups import Grouped, fills_vectors
 from urst_tiles.engines.llvm.large import Nested, gains_by_parts
 from urst_tiles.engines.llvm.layers import (
@@ -110,7 +110,9 @@ def _find(net: GraphModule, node: Node, known: dict[Node, torch.Size], even: set
     taps = layer.kernel_size[0] if layer.kernel_size[0] == layer.kernel_size[1] and layer.stride == (1, 1) else 0
     winograd = gains_by_winograd(layer.in_channels, layer.out_channels, taps, phases)
     pooled = join is not None and taps == 3 and chain[-1] in even and _halves(module_of(net, join))
-    if winograd and join is not None and (pooled or phases == 4):
+    if not winograd:
+        pooled, phases = False, phases if interleaves(layer.out_channels) else 1
+    if join is not None and (pooled or phases == 4):
         chain.append(join)
     if winograd:
         chain = _with_pad(net, chain, layer)
@@ -202,7 +204,7 @@ def _convolution(net: GraphModule, found: _Found) -> Convolution:
     bias = _numbers(torch.zeros(layer.out_channels) if layer.bias is None else layer.bias)
     step = cast("tuple[int, int]", layer.stride)
     if not found.pads:
-        return Direct(weight, bias, step, relu=found.relu, adds=found.residual is not None)
+        return Direct(weight, bias, step, relu=found.relu, adds=found.residual is not None, phases=found.phases)
     first = module_of(net, found.chain[0])
     padding = _padding(first if type(first) in _PADS else layer)
     if found.way == "in parts":

@@ -1,0 +1,77 @@
+"""Where a TIFF's tiles stand in its file and how they are packed, where they are of a plain kind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["DEFLATE", "LZW", "NONE", "TileTable", "tile_table"]
+
+NONE, LZW, DEFLATE = 1, 5, (8, 32946)
+"""TIFF's numbers of compressions."""
+_HORIZONTAL = 2
+"""TIFF's predictor that gives each sample less the one on its left."""
+_COLOURS = {1: 1, 2: 3}
+"""TIFF's photometric that is grey with black as 0, and RGB: how many samples."""
+_NUMBERS = {3: "u2", 4: "u4", 16: "u8"}
+"""TIFF's types of whole numbers that tell where something stands."""
+
+
+@dataclass(frozen=True, slots=True)
+class TileTable:
+    """Where a page's tiles stand in its file, and how they are packed."""
+
+    offsets: tuple[int, str]
+    # where the list of them stands, in bytes, and NumPy's name of its numbers
+    counts: tuple[int, str]
+    # the same of how many bytes each tile has
+    grid: tuple[int, int]
+    # (rows, columns) of tiles
+    tile: tuple[int, int, int]
+    # (rows, columns, samples) of one
+    dtype: str
+    # NumPy's name of a sample, with its order of bytes
+    compression: int
+    # TIFF's number of it
+    differences: bool
+    # whether each sample is stored less the one on its left
+
+
+def tile_table(page: Any) -> TileTable | None:
+    """Of a ``tifffile.TiffPage`` whose tiles hold grey or RGB [and alpha] in 8 or 16 bit as they are to be read, packed
+    in one of a few ways; None: it is of another kind."""
+    lists = [page.tags.get(name) for name in ("TileOffsets", "TileByteCounts")]
+    extra = tuple(int(sample) for sample in page.extrasamples)
+    kind = page.dtype
+    plain = (
+        page.is_tiled
+        and None not in lists
+        and kind in (np.uint8, np.uint16)
+        and int(page.bitspersample) == 8 * kind.itemsize
+        and int(page.planarconfig) == 1
+        and int(page.imagedepth) == int(page.tiledepth) == 1
+        and int(page.fillorder) == 1
+        and int(page.compression) in (NONE, LZW, *DEFLATE)
+        and int(page.predictor) in (1, _HORIZONTAL)
+        and extra in ((), (2,))
+        and int(page.samplesperpixel) == _COLOURS.get(int(page.photometric), 0) + len(extra)
+    )
+    if not plain:
+        return None
+    tall, wide = int(page.tilelength), int(page.tilewidth)
+    grid = -(-int(page.imagelength) // tall), -(-int(page.imagewidth) // wide)
+    if any(each.count != grid[0] * grid[1] or int(each.dtype) not in _NUMBERS for each in lists):
+        return None
+    order = page.parent.byteorder
+    offsets, counts = ((int(each.valueoffset), order + _NUMBERS[int(each.dtype)]) for each in lists)
+    return TileTable(
+        offsets,
+        counts,
+        grid,
+        (tall, wide, int(page.samplesperpixel)),
+        order + kind.str[1:],
+        int(page.compression),
+        int(page.predictor) == _HORIZONTAL,
+    )
