@@ -3,7 +3,8 @@ first."""
 
 from __future__ import annotations
 
-import queue
+import bisect
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import prod
@@ -18,24 +19,31 @@ __all__ = ["Buffers"]
 
 
 class Buffers:
-    """Safe to use from several threads. There are as many buffers as were in use at the same time, each as large as the
-    largest array that it was asked for."""
+    """Safe to use from several threads. There are as many buffers as were in use at the same time. An array gets the
+    smallest one that holds it; where none does, the largest one becomes as large as it."""
 
     def __init__(self) -> None:
-        self._free = queue.LifoQueue[NDArray[np.uint8]]()
+        self._lock = threading.Lock()
+        self._free: list[NDArray[np.uint8]] = []
+        # from the smallest to the largest
 
     @contextmanager
     def array(self, shape: tuple[int, ...], dtype: DTypeLike) -> Iterator[Pixels]:
         """An array of such a shape, in one piece, with whatever it holds; it is another one's when the context ends."""
         size = prod(shape) * np.dtype(dtype).itemsize
-        try:
-            memory = self._free.get_nowait()
-        except queue.Empty:
-            memory = np.empty(0, np.uint8)
+        memory = self._taken(size)
         if memory.size < size:
             del memory  # before more is asked for
             memory = np.empty(size, np.uint8)
         try:
             yield cast("Pixels", memory[:size].view(dtype).reshape(shape))
         finally:
-            self._free.put(memory)
+            with self._lock:
+                bisect.insort(self._free, memory, key=len)
+
+    def _taken(self, size: int) -> NDArray[np.uint8]:
+        with self._lock:
+            if not self._free:
+                return np.empty(0, np.uint8)
+            place = bisect.bisect_left(self._free, size, key=len)
+            return self._free.pop(min(place, len(self._free) - 1))

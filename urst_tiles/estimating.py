@@ -29,6 +29,7 @@ from urst_tiles.stores import ExportOptions, pyramid_bytes, write_bytes
 from urst_tiles.stores.base import StoreLayout
 from urst_tiles.stores.metadata import shard_grid
 from urst_tiles.strips import held_pixels, largest_batch, tallest_read
+from urst_tiles.turns import under_way
 
 if TYPE_CHECKING:
     from urst_tiles.engines.llvm.schedule import Schedule
@@ -113,10 +114,11 @@ def estimate_memory(
     workers = min(deployment.workers, len(tiles))
     if workers:
         in_flight = -(-min(workers * in_flight, len(tiles)) // workers)  # each
+    written = under_way(in_flight, calls)
     shards = (
         *_shard_parts(source, costs, tiles, layout, batch, in_flight, calls, colours, engine, gpu=gpu),
         reading_part(source, tiles, in_flight, reading),
-        *_uploads(_encoded(layout, min(in_flight, len(tiles)) * _pixels_of_shard(layout)), deployment),
+        *_uploads(_encoded(layout, min(written, len(tiles)) * _pixels_of_shard(layout)), deployment),
         *(_openvino_parts(costs, tiles, batch, calls) if engine == "openvino" else ()),
         *(_llvm_parts(costs, costs.schedule) if engine == "llvm" and costs.schedule is not None else ()),
     )
@@ -218,6 +220,7 @@ def _shard_parts(
 ) -> tuple[MemoryPart, ...]:
     info = source.info
     item, in_flight = np.dtype(info.dtype).itemsize, min(in_flight, len(tiles))
+    written = min(under_way(in_flight, calls), len(tiles))
     read, kept = held_pixels(tiles, in_flight, batch=batch, tall=tallest_read(source))
     batch, side_y, side_x = largest_batch(tiles, batch)
     # A GPU, and LLVM, put what they keep into its place; others hold a window's whole result, and round it in float32.
@@ -243,7 +246,7 @@ def _shard_parts(
         *_colour_part(
             colours, info, batch * side_x * side_y, min(tiles.core, side_x) * min(tiles.core, side_y), in_flight
         ),
-        MemoryPart("codecs", in_flight * write_bytes(layout), f"{in_flight} shards being compressed"),
+        MemoryPart("codecs", written * write_bytes(layout), f"{written} shards being compressed"),
     )
 
 

@@ -29,6 +29,7 @@ from urst_tiles.sources.shrink import thumbnail_size
 from urst_tiles.sources.spool import spool_bytes
 from urst_tiles.stores import Exporter, ExportOptions
 from urst_tiles.trial import seconds_per_pixel
+from urst_tiles.turns import under_way
 
 if TYPE_CHECKING:
     from urst_tiles.engines.llvm.schedule import Schedule
@@ -49,7 +50,7 @@ class RunPlan:
     batch: int
     # windows a call of the network
     in_flight: int
-    # shards a worker holds at a time
+    # shards of which a worker holds pixels at a time
     calls: int
     # of the network that a worker makes at the same time
     thumbnail: tuple[int, int]
@@ -71,6 +72,11 @@ class RunPlan:
     # what runs the network
     reading: Reading
     # how windows of the raster are come to
+
+    @property
+    def under_way(self) -> int:
+        """Shards that a worker works on at a time: see :func:`~urst_tiles.turns.under_way`."""
+        return under_way(self.in_flight, self.calls)
 
     def to_json(self) -> dict[str, Any]:
         tiles, rows_cols = self.tiles, self.tiles.grid

@@ -171,6 +171,7 @@ def make_shards(
         engine=run.plan.engine,
         device_memory=run.options.device_budget,
         calls=run.plan.calls,
+        in_flight=run.plan.in_flight,
         colours=run.plan.colours,
     )
     if before < len(shards) and not stop():
@@ -295,8 +296,8 @@ def shard_columns(store: OmeZarrStore, level: int) -> int:
 
 @contextlib.contextmanager
 def _cluster(cluster: Client | int | None, run: Run) -> Iterator[tuple[Client, int]]:
-    """A client, and how many shards to keep in flight with it."""
-    each = run.plan.in_flight
+    """A client, and how many shards to keep under way with it."""
+    each = run.plan.under_way
     if cluster is None:
         with local_client(each) as client:
             yield client, each

@@ -57,6 +57,8 @@ class ShardJob:
     # bytes of a GPU that a worker may hold
     calls: int = 1
     # of the network, at the same time
+    in_flight: int = 2
+    # shards that hold pixels at the same time, where they take turns
     colours: Colours = AS_THEY_ARE
 
 
@@ -77,7 +79,7 @@ class _JobPlugin(WorkerPlugin):
         turns = self.job.calls > 1 and choose_device(self.job.device).type == "cpu"
         # One window more than are run at the same time is cut out meanwhile, or put into its place.
         self._calls = self.job.calls + turns
-        self._turns = Turns(self._calls if turns else None)
+        self._turns = Turns(self._calls if turns else None, self.job.in_flight)
         self._buffers = Buffers()
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  (Dask gives it)

@@ -125,12 +125,14 @@ class _Work:
         """(bands, height, width) of one strip after the other, each until the next one is asked for."""
         strips = list(strips_of(self._shard.tiles, self._batch))
         following = (*(strip.window.row_off for strip in strips[1:]), strips[-1].window.row_end)
-        info = self._source.info
-        for strip, next_row in zip(strips, following, strict=True):
-            with self._buffers.array(picture_shape(strip.core, info), info.dtype) as picture:
-                self._make(strip, next_row, picture)
-                self.target_crc = crc32(picture, self.target_crc)
-                yield picture
+        info, started = self._source.info, time.perf_counter()
+        with self._turns.shard():
+            self.seconds_run += time.perf_counter() - started
+            for strip, next_row in zip(strips, following, strict=True):
+                with self._buffers.array(picture_shape(strip.core, info), info.dtype) as picture:
+                    self._make(strip, next_row, picture)
+                    self.target_crc = crc32(picture, self.target_crc)
+                    yield picture
 
     def _make(self, strip: Strip, next_row: int, picture: Pixels) -> None:
         """One strip's; of what was read only what stands from ``next_row`` on is held afterwards."""

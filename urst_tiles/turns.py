@@ -7,7 +7,7 @@
 
 A strip has the turn until its last window is taken up, so that no call waits while there is a window; the next one is
 read while that window runs. Who waits holds next to nothing. Where reading takes long beside running, strips are read
-ahead of their turn.
+ahead of their turn. One shard more than may hold pixels is under way: its end is written, or it is about to begin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-__all__ = ["Turns"]
+__all__ = ["Turns", "under_way"]
 
 _LONG = 0.25
 """Of what strips take to run, what they may take to read within their turns: half of what the last windows take."""
@@ -28,11 +28,12 @@ class Turns:
     Parameters:
         calls: of the network at the same time, those included that cut out their windows or put them into their
             places; None: as many as come, without turns.
-
+        shards: that hold pixels at the same time, where there are turns.
     """
 
-    def __init__(self, calls: int | None = None) -> None:
+    def __init__(self, calls: int | None = None, shards: int = 2) -> None:
         self._calls = None if calls is None else threading.BoundedSemaphore(calls)
+        self._shards = threading.BoundedSemaphore(shards)
         self._strips = threading.Lock()
         self._learning = threading.Lock()
         self._read = self._run = 0.0
@@ -47,6 +48,15 @@ class Turns:
         with self._learning:
             self._read += read
             self._run += run
+
+    @contextmanager
+    def shard(self) -> Iterator[None]:
+        """Wait until there may be one shard more that holds pixels."""
+        if self._calls is None:
+            yield
+            return
+        with self._shards:
+            yield
 
     @contextmanager
     def strip(self) -> Iterator[Callable[[], None]]:
@@ -74,3 +84,9 @@ class Turns:
             return
         with self._calls:
             yield
+
+
+def under_way(in_flight: int, calls: int) -> int:
+    """Shards to work on at the same time, where so many may hold pixels and the network is called so many times at
+    once: where there are several calls, shards take turns."""
+    return in_flight + (calls > 1)

@@ -26,10 +26,10 @@ from urst_tiles.buffers import Buffers
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
-__all__ = ["array_options", "codec", "encode_shard", "write_bytes"]
+__all__ = ["ChunkEncoder", "array_options", "codec", "encode_shard", "write_bytes"]
 
 _WORKERS = min(4, os.cpu_count() or 1)
-"""Threads that compress a shard's chunks."""
+"""Chunks of a shard that are compressed at the same time."""
 
 _SMALL = 1 << 20
 """Bytes of pixels up to which one thread is quicker than starting some."""
@@ -65,24 +65,21 @@ def codec() -> Blosc:
     return Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE, blocksize=_BLOCK)
 
 
-def encode_shard(layout: StoreLayout, strips: Iterable[Pixels]) -> Iterator[bytes]:
+def encode_shard(layout: StoreLayout, strips: Iterable[Pixels], encoder: ChunkEncoder | None = None) -> Iterator[bytes]:
     """What the file of a whole shard holds, in parts, from its pixels: strips of (bands, some rows, width), top to
-    bottom. Of those nothing is held when the next is asked for, but for rows that do not make up a chunk.
+    bottom. Of those nothing is held when the next is asked for, but for rows that do not make up a chunk; the last
+    chunks are compressed meanwhile. ``encoder`` may be that of other shards too.
 
     The same pixels give the same bytes. At the array's far edges the pixels are clipped; chunks wholly outside are left
     out and those half inside are filled with 0, as zarr does.
     """
     across, down = (side // layout.chunk for side in layout.shard)
     index = np.full((down, across, 2), _ABSENT, "<u8")
-    offset, rows = 0, count()  # enumerate would hold a strip until the next one is made
-    with _Encoder(layout) as encoder:
-        for pixels in _in_chunks(strips, layout.chunk):
-            row = next(rows)
-            for col, part in enumerate(encoder.row(pixels)):
-                yield part
-                index[row, col] = offset, len(part)
-                offset += len(part)
-            del pixels
+    offset, encoder = 0, encoder or ChunkEncoder(layout)
+    for row, col, part in encoder.chunks(_in_chunks(strips, layout.chunk)):
+        yield part
+        index[row, col] = offset, len(part)
+        offset += len(part)
     yield index.tobytes()
     yield google_crc32c.value(index.tobytes()).to_bytes(4, "little")
 
@@ -123,38 +120,51 @@ def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
         yield rest
 
 
-class _Encoder(ExitStack):
-    """Compresses a shard's chunks by some threads. What chunks are cut out to is used again by the next ones."""
+class ChunkEncoder:
+    """Compresses chunks, of as many shards as are written at the same time, by one pool of threads. What chunks are cut
+    out to is used again by the next ones."""
 
     def __init__(self, layout: StoreLayout) -> None:
-        super().__init__()
         self._layout, self._codec, self._buffers = layout, codec(), Buffers()
         self._dtype = np.dtype(layout.dtype).newbyteorder("<")
-        self._pool = self.enter_context(ThreadPoolExecutor(_WORKERS))  # which starts none before there is work
+        self._pool = ThreadPoolExecutor(max(_WORKERS, os.cpu_count() or 1), "encoder")
+        # which starts none before there is work, and ends with this
 
-    def row(self, pixels: Pixels) -> Iterator[bytes]:
-        """The chunks of one row of them, from left to right; no more wait than there are threads."""
-        side = self._layout.chunk
-        parts = (pixels[:, :, left : left + side] for left in range(0, pixels.shape[2], side))
-        if pixels.nbytes <= _SMALL:
-            yield from map(self._chunk, parts)
-            return
-        waiting: deque[Future[bytes]] = deque()
-        for part in parts:
-            if len(waiting) == _WORKERS:
-                yield waiting.popleft().result()
-            waiting.append(self._pool.submit(self._chunk, part))
+    def chunks(self, rows: Iterable[Pixels]) -> Iterator[tuple[int, int, bytes]]:
+        """(row, column, bytes) of the chunks of rows of them, row by row, from left to right; no more wait than there
+        are threads. Of a row nothing is held when the next is asked for."""
+        waiting: deque[tuple[int, int, Future[bytes]]] = deque()
+        numbers = count()  # enumerate would hold a row until the next one is made
+        for pixels in rows:
+            row, few = next(numbers), pixels.nbytes <= _SMALL
+            for col in range(-(-pixels.shape[2] // self._layout.chunk)):
+                part = pixels[:, :, col * self._layout.chunk : (col + 1) * self._layout.chunk]
+                while len(waiting) >= (1 if few else _WORKERS):
+                    yield _done(waiting)
+                if few:
+                    yield row, col, self._encoded(*self._cut(part))
+                else:
+                    waiting.append((row, col, self._pool.submit(self._encoded, *self._cut(part))))
+            del pixels, part
         while waiting:
-            yield waiting.popleft().result()
+            yield _done(waiting)
 
-    def _chunk(self, part: Pixels) -> bytes:
-        """One whole chunk, (bands, chunk, chunk), little-endian."""
+    def _cut(self, part: Pixels) -> tuple[Pixels, ExitStack]:
+        """One whole chunk, (bands, chunk, chunk), little-endian, and what gives its memory back."""
         bands, side = self._layout.bands, self._layout.chunk
-        if part.shape[1:] == (side, side) and part.dtype == self._dtype and part.flags.c_contiguous:
-            return bytes(self._codec.encode(part))
-        with self._buffers.array((bands, side, side), self._dtype) as chunk:
-            height, width = part.shape[1:]
-            chunk[:, :height, :width] = part
-            chunk[:, height:] = 0
-            chunk[:, :height, width:] = 0
+        held = ExitStack()
+        chunk = held.enter_context(self._buffers.array((bands, side, side), self._dtype))
+        height, width = part.shape[1:]
+        chunk[:, :height, :width] = part
+        chunk[:, height:] = 0
+        chunk[:, :height, width:] = 0
+        return chunk, held
+
+    def _encoded(self, chunk: Pixels, held: ExitStack) -> bytes:
+        with held:
             return bytes(self._codec.encode(chunk))
+
+
+def _done(waiting: deque[tuple[int, int, Future[bytes]]]) -> tuple[int, int, bytes]:
+    row, col, future = waiting.popleft()
+    return row, col, future.result()

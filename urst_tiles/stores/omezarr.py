@@ -18,7 +18,7 @@ from urst_tiles.geometry import Window
 from urst_tiles.objects import client_errors
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
-from urst_tiles.stores.encoding import array_options, encode_shard
+from urst_tiles.stores.encoding import ChunkEncoder, array_options, encode_shard
 from urst_tiles.stores.files import storage_errors
 from urst_tiles.stores.metadata import group_attributes, layout_of, level_sizes
 from urst_tiles.stores.places import Place, place_of
@@ -50,6 +50,7 @@ class OmeZarrStore:
         self._place = place_of(path)
         self._lock = threading.Lock()
         self._state: _Opened | None = None
+        self._encoder: ChunkEncoder | None = None
 
     @classmethod
     def create(cls, path: str | Path, layout: StoreLayout, *, attributes: Mapping[str, Any] | None = None) -> Self:
@@ -128,7 +129,7 @@ class OmeZarrStore:
         checked = _checked(strips, (layout.bands, core.height, core.width), np.dtype(layout.dtype), what)
         try:
             with storage_errors(f"cannot write {what}"):
-                self._place.put(_key(level, row, col), encode_shard(layout, checked))
+                self._place.put(_key(level, row, col), encode_shard(layout, checked, self._the_encoder()))
         except _MakersError as error:
             raise error.error from error.error.__cause__
 
@@ -210,6 +211,13 @@ class OmeZarrStore:
             if self._state is None:
                 self._state = self._load()
             return self._state
+
+    def _the_encoder(self) -> ChunkEncoder:
+        layout = self.layout
+        with self._lock:
+            if self._encoder is None:
+                self._encoder = ChunkEncoder(layout)
+            return self._encoder
 
     def _load(self) -> _Opened:
         with storage_errors(f"cannot open {self.name}"), limited_zarr():
