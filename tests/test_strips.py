@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from tests.support import picture, tree
 from urst_tiles import Window, load_network, open_source, plan
-from urst_tiles.buffers import Buffers
+from urst_tiles.buffers import ShardBuffers
 from urst_tiles.engines import Piece, TorchEngine
 from urst_tiles.engines.choosing import most_calls
 from urst_tiles.errors import InputError, SourceError, StoreError
@@ -74,7 +74,7 @@ def test_strips_make_what_a_shard_at_once_makes(tmp_path: Path, region: Window |
     for name, least in (("strips", 1), ("whole", 1 << 20)):
         store = OmeZarrStore.create(tmp_path / name, layout)
         with patch("urst_tiles.strips._LEAST_PIXELS", least):
-            buffers = Buffers()  # of all shards: what one leaves in them is not for the next
+            buffers = ShardBuffers()  # of all shards: what one leaves in them is not for the next
             reports[name] = [process_shard(shard, source, engine(), store, batch=1, buffers=buffers) for shard in tiles]
     assert tree(tmp_path / "strips") == tree(tmp_path / "whole")
     assert [r.source_crc for r in reports["strips"]] == [r.source_crc for r in reports["whole"]]

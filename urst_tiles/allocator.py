@@ -15,7 +15,7 @@ __all__ = ["RETURNED_BYTES", "ask_for_huge_pages", "can_return_memory", "return_
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-RETURNED_BYTES = 1 << 20
+RETURNED_BYTES = 256 << 10
 """Blocks of this size and more go back to the system when they are freed."""
 
 

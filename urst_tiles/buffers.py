@@ -7,6 +7,7 @@ import bisect
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from math import prod
 from typing import cast
 
@@ -15,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from urst_tiles.sources.base import Pixels
 
-__all__ = ["Buffers"]
+__all__ = ["Buffers", "ShardBuffers"]
 
 
 class Buffers:
@@ -47,3 +48,12 @@ class Buffers:
                 return np.empty(0, np.uint8)
             place = bisect.bisect_left(self._free, size, key=len)
             return self._free.pop(min(place, len(self._free) - 1))
+
+
+@dataclass(frozen=True, slots=True)
+class ShardBuffers:
+    """Of the shards that a process has in flight: what is read is larger than what is made, and is held for a shorter
+    time."""
+
+    rows: Buffers = field(default_factory=Buffers)
+    pictures: Buffers = field(default_factory=Buffers)

@@ -18,7 +18,7 @@ from typing import Any
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
 from urst_tiles.allocator import return_freed_memory
-from urst_tiles.buffers import Buffers
+from urst_tiles.buffers import ShardBuffers
 from urst_tiles.driving import TASK_SECONDS, Driver, Patience, Sign
 from urst_tiles.engines.base import Engine
 from urst_tiles.engines.choosing import EngineName, make_engine
@@ -80,11 +80,11 @@ class _JobPlugin(WorkerPlugin):
         # One window more than are run at the same time is cut out meanwhile, or put into its place.
         self._calls = self.job.calls + turns
         self._turns = Turns(self._calls if turns else None, self.job.in_flight)
-        self._buffers = Buffers()
+        self._buffers = ShardBuffers()
 
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  (Dask gives it)
         # What it holds, an engine may hold for the next batch; what follows a run's shards needs the room.
-        self._engine, self._buffers = None, Buffers()
+        self._engine, self._buffers = None, ShardBuffers()
 
     def process(self, shards: Sequence[int]) -> list[ShardReport]:
         """Of the first of them at least; the rest is left where it takes too long or goes wrong."""

@@ -12,7 +12,7 @@ from itertools import chain
 import numpy as np
 
 from urst_tiles.allocator import return_free_pages
-from urst_tiles.buffers import Buffers
+from urst_tiles.buffers import ShardBuffers
 from urst_tiles.engines.base import Engine
 from urst_tiles.geometry import Shard, Tile, Window
 from urst_tiles.sources.base import Pixels, Source, let_go
@@ -67,7 +67,7 @@ def process_shard(
     batch: int,
     calls: int = 1,
     turns: Turns | None = None,
-    buffers: Buffers | None = None,
+    buffers: ShardBuffers | None = None,
     on_tiles: TilesCallback | None = None,
     colours: Colours = AS_THEY_ARE,
 ) -> ShardReport:
@@ -110,14 +110,15 @@ class _Work:
         batch: int,
         calls: int,
         turns: Turns | None,
-        buffers: Buffers | None,
+        buffers: ShardBuffers | None,
         on_tiles: TilesCallback | None,
         colours: Colours,
     ) -> None:
         self._shard, self._source, self._engine = shard, source, engine
         self._batch, self._calls, self._on_tiles, self._colours = batch, calls, on_tiles, colours
-        self._turns, self._buffers = turns or Turns(), buffers or Buffers()
-        self.rows = Rows(source, shard.window, self._buffers)
+        buffers = buffers or ShardBuffers()
+        self._turns, self._pictures = turns or Turns(), buffers.pictures
+        self.rows = Rows(source, shard.window, buffers.rows)
         self.target_crc = 0
         self.seconds_read = self.seconds_run = 0.0
 
@@ -129,7 +130,7 @@ class _Work:
         with self._turns.shard():
             self.seconds_run += time.perf_counter() - started
             for strip, next_row in zip(strips, following, strict=True):
-                with self._buffers.array(picture_shape(strip.core, info), info.dtype) as picture:
+                with self._pictures.array(picture_shape(strip.core, info), info.dtype) as picture:
                     self._make(strip, next_row, picture)
                     self.target_crc = crc32(picture, self.target_crc)
                     yield picture
