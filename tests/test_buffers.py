@@ -32,6 +32,17 @@ def test_memory_is_used_again_and_not_by_two_at_the_same_time() -> None:
         assert np.shares_memory(again, one) or np.shares_memory(again, other)
 
 
+def test_an_array_gets_the_smallest_memory_that_holds_it() -> None:
+    buffers = Buffers()
+    with buffers.array((100,), "uint8") as large, buffers.array((10,), "uint8") as small:
+        pass
+    with buffers.array((9,), "uint8") as one, buffers.array((11,), "uint8") as other:
+        assert np.shares_memory(one, small)
+        assert np.shares_memory(other, large)
+    with buffers.array((200,), "uint8"), buffers.array((10,), "uint8") as again:  # the large one has grown
+        assert np.shares_memory(again, small)
+
+
 def test_memory_goes_back_after_an_error() -> None:
     buffers = Buffers()
     with pytest.raises(KeyError), buffers.array((4, 5), "uint8") as one:

@@ -28,8 +28,8 @@ from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.shards import process_shard, source_crc
 from urst_tiles.sources.base import Pixels
-from urst_tiles.stores import OmeZarrStore, StoreLayout
-from urst_tiles.stores.encoding import encode_shard
+from urst_tiles.stores import OmeZarrStore, StoreLayout, encoding
+from urst_tiles.stores.encoding import ChunkEncoder, encode_shard
 from urst_tiles.strips import crc32
 
 IDENTITY = load_network("identity")
@@ -155,6 +155,31 @@ def test_however_a_shard_is_cut_into_strips_its_file_is_the_same(heights: list[i
     borders = [0, *np.minimum(np.cumsum(heights), 32).tolist()]
     strips = [pixels[:, first:last] for first, last in pairwise(borders) if first < last]
     assert b"".join(encode_shard(LAYOUT, strips)) == b"".join(encode_shard(LAYOUT, [pixels]))
+
+
+def test_chunks_are_compressed_while_the_next_strip_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "_SMALL", 0)
+    monkeypatch.setattr(encoding, "_WORKERS", 4)  # a row of chunks
+    pixels = picture(32, 32).transpose(2, 0, 1)
+    wanted = b"".join(encode_shard(LAYOUT, [pixels]))
+    asked, encoder = threading.Event(), ChunkEncoder(LAYOUT)
+    compressed = encoder._codec.encode
+
+    class Waiting:
+        def encode(self, chunk: Any) -> Any:
+            assert asked.wait(60)
+            return compressed(chunk)
+
+    monkeypatch.setattr(encoder, "_codec", Waiting())
+
+    def strips() -> Iterator[Any]:
+        strip = pixels[:, :8].copy()
+        yield strip
+        strip[:] = 0  # nothing of it is held
+        asked.set()
+        yield pixels[:, 8:]
+
+    assert b"".join(encode_shard(LAYOUT, strips(), encoder)) == wanted
 
 
 def test_strips_that_do_not_add_up_leave_nothing(tmp_path: Path) -> None:

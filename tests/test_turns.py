@@ -27,7 +27,7 @@ from urst_tiles.sources.base import Pixels, let_go, read_into
 from urst_tiles.sources.vips import VipsSource
 from urst_tiles.stores import OmeZarrStore
 from urst_tiles.strips import Rows
-from urst_tiles.turns import Turns
+from urst_tiles.turns import Turns, under_way
 
 IDENTITY = load_network("identity")
 LONG = 60
@@ -51,6 +51,31 @@ def begin(work: Any) -> tuple[threading.Thread, threading.Event]:
     thread = threading.Thread(target=run, daemon=True)
     thread.start()
     return thread, done
+
+
+def test_no_more_shards_hold_pixels_than_are_let() -> None:
+    turns = Turns(2, shards=2)
+    leave = threading.Event()
+
+    def another() -> None:
+        with turns.shard():
+            assert leave.wait(LONG)
+
+    with turns.shard():
+        _, second = begin(another)
+        with ThreadPoolExecutor(1) as pool:
+            third = pool.submit(another)
+            assert not second.wait(0.05)
+            assert not third.done()
+            leave.set()
+            third.result(LONG)
+    without = Turns(None, shards=1)
+    with without.shard(), without.shard():  # no turns, no limit
+        pass
+
+
+def test_one_shard_more_is_under_way_where_they_take_turns() -> None:
+    assert (under_way(2, 2), under_way(2, 1)) == (3, 2)
 
 
 def test_a_turn_is_one_strips_and_ends_once() -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 __all__ = ["Turns", "under_way"]
 
@@ -33,7 +33,7 @@ class Turns:
 
     def __init__(self, calls: int | None = None, shards: int = 2) -> None:
         self._calls = None if calls is None else threading.BoundedSemaphore(calls)
-        self._shards = threading.BoundedSemaphore(shards)
+        self._shards = nullcontext() if calls is None else threading.BoundedSemaphore(shards)
         self._strips = threading.Lock()
         self._learning = threading.Lock()
         self._read = self._run = 0.0
@@ -49,14 +49,9 @@ class Turns:
             self._read += read
             self._run += run
 
-    @contextmanager
-    def shard(self) -> Iterator[None]:
+    def shard(self) -> AbstractContextManager[object]:
         """Wait until there may be one shard more that holds pixels."""
-        if self._calls is None:
-            yield
-            return
-        with self._shards:
-            yield
+        return self._shards
 
     @contextmanager
     def strip(self) -> Iterator[Callable[[], None]]:
@@ -76,14 +71,9 @@ class Turns:
         finally:
             end()
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
+    def call(self) -> AbstractContextManager[object]:
         """Wait until there may be one call more."""
-        if self._calls is None:
-            yield
-            return
-        with self._calls:
-            yield
+        return nullcontext() if self._calls is None else self._calls
 
 
 def under_way(in_flight: int, calls: int) -> int:
