@@ -77,6 +77,7 @@ BENCHMARKS = (
     Benchmark("driver", 6, full="--shards 1000 10000 100000", quick="--shards 200"),
     Benchmark("workers", 8, quick="--megapixels 0.3 --repetitions 1"),
     Benchmark("codecs", 3, quick="--side 952 --repetitions 1"),
+    Benchmark("tiles", 2, quick="--side 600 --repetitions 1"),
     Benchmark("windows", 3, quick="--windows 256 --repetitions 1"),
     Benchmark("ways", 2, quick="--methods style --window 256 --repetitions 1"),
     Benchmark("huge_pages", 3, quick="--repetitions 1"),

@@ -1,8 +1,8 @@
 """Tiles of plain TIFFs, decoded by imagecodecs straight to where they are wanted.
 
-libvips reads them too, by zlib and through a cache that each open image has; libdeflate inflates in a quarter of the
-time, and here nothing decoded is kept. Where tiles stand is looked up in the file each time: rasters of a million
-pixels a side have millions of them.
+libvips reads them too, by zlib and through a cache that each open image has; libdeflate takes less time
+(benchmarks/tiles.py), and here nothing decoded is kept. Where tiles stand is looked up in the file each time: rasters
+of a million pixels a side have millions of them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from urst_tiles.geometry import Window
 from urst_tiles.sources.base import Pixels, RasterInfo
 from urst_tiles.sources.byte_files import ByteFile
-from urst_tiles.sources.tile_tables import LZW, NONE, TileTable
+from urst_tiles.sources.tile_tables import NONE, TileTable
 from urst_tiles.sources.vips_reader import WindowReader
 
 __all__ = ["TileReader"]
@@ -109,8 +109,6 @@ class TileReader:
         packed = self._file.read(offset, count)
         if table.compression == NONE:
             found = np.frombuffer(packed, np.uint8)
-        elif table.compression == LZW:
-            found = np.frombuffer(imagecodecs.lzw_decode(packed, out=self._room(size)), np.uint8)
         else:
             found = np.frombuffer(imagecodecs.deflate_decode(packed, out=self._room(size)), np.uint8)
         if found.nbytes != size:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["DEFLATE", "LZW", "NONE", "TileTable", "tile_table"]
+__all__ = ["NONE", "TileTable", "tile_table"]
 
-NONE, LZW, DEFLATE = 1, 5, (8, 32946)
-"""TIFF's numbers of compressions."""
+NONE, _DEFLATE = 1, (8, 32946)
+"""TIFF's numbers of compressions. LZW is faster in libvips (benchmarks/tiles.py)."""
 _HORIZONTAL = 2
 """TIFF's predictor that gives each sample less the one on its left."""
 _COLOURS = {1: 1, 2: 3}
@@ -40,8 +40,8 @@ class TileTable:
 
 
 def tile_table(page: Any) -> TileTable | None:
-    """Of a ``tifffile.TiffPage`` whose tiles hold grey or RGB [and alpha] in 8 or 16 bit as they are to be read, packed
-    in one of a few ways; None: it is of another kind."""
+    """Of a ``tifffile.TiffPage`` whose tiles hold grey or RGB [and alpha] in 8 or 16 bit as they are to be read, not
+    packed or by deflate; None: it is of another kind."""
     lists = [page.tags.get(name) for name in ("TileOffsets", "TileByteCounts")]
     extra = tuple(int(sample) for sample in page.extrasamples)
     kind = page.dtype
@@ -53,7 +53,7 @@ def tile_table(page: Any) -> TileTable | None:
         and int(page.planarconfig) == 1
         and int(page.imagedepth) == int(page.tiledepth) == 1
         and int(page.fillorder) == 1
-        and int(page.compression) in (NONE, LZW, *DEFLATE)
+        and int(page.compression) in (NONE, *_DEFLATE)
         and int(page.predictor) in (1, _HORIZONTAL)
         and extra in ((), (2,))
         and int(page.samplesperpixel) == _COLOURS.get(int(page.photometric), 0) + len(extra)
