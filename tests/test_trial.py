@@ -47,13 +47,20 @@ def test_a_pixel_takes_what_pictures_that_run_together_take(calls: int, monkeypa
     assert engine.sides == [4, *[256] * 2 * calls]  # twice: the first time, memory is new
 
 
+def test_what_takes_little_is_run_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    took = iter([0.0, 0.06, 0.05, 0.03, 0.04])
+    engine = Together(1, lambda _: next(took))
+    assert tried(engine, monkeypatch) == pytest.approx(0.03 / 256**2)
+    assert engine.sides == [4, *[256] * 4]  # until it has taken long enough
+
+
 @pytest.mark.parametrize(("window", "sides"), [(1064, [256, 512, 1024]), (600, [256, 512, 600]), (64, [64])])
 def test_larger_pictures_are_tried_where_small_ones_take_no_time(
     window: int, sides: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = Together(1, lambda side: side**2 * 1e-9)
     assert tried(engine, monkeypatch, window=window) == pytest.approx(1e-9)
-    assert engine.sides == [4, *[side for side in sides for _ in range(2)]]
+    assert engine.sides == [4, *[side for side in sides for _ in range(5)]]
 
 
 def test_what_takes_long_at_once_counts_less_than_the_second_time(monkeypatch: pytest.MonkeyPatch) -> None:

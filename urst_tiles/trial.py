@@ -18,10 +18,14 @@ __all__ = ["seconds_per_pixel"]
 _SIDES = (256, 512, 1024)
 """Sides tried in turn, in pixels. In smaller pictures, edges and each layer's beginning count for too much: of 128 px,
 a pixel takes twice as long with wide networks."""
-_ENOUGH = 0.1
-"""Seconds: pictures that take as long say enough, and larger ones are not tried; on a CPU those are the first or the
-second. A GPU is idle most of the time with them. A plan is waited for: five encoders over 512 px may take half a
-minute."""
+_ENOUGH = 0.02
+"""Seconds: pictures that take as long say enough, and larger ones, which take memory and time, are not tried; on a CPU
+those are the first. A GPU is idle most of the time with them. A plan is waited for: five encoders over 512 px may take
+half a minute."""
+_REPETITIONS = 5
+_STEADY = 0.15
+"""Seconds that a side's pictures may take together before no more are run than two: the first time, memory comes from
+the system page by page."""
 
 
 def seconds_per_pixel(
@@ -44,12 +48,18 @@ def seconds_per_pixel(
     found = 0.0
     for asked in _SIDES:
         side = max(smallest, min(asked, window) // frozen.stride * frozen.stride)
-        # The first time, memory comes from the system page by page.
-        seconds = min(_seconds_of(tried, _picture(side), calls) for _ in range(2))
+        seconds = _least_seconds(tried, _picture(side), calls)
         found = seconds / (calls * side**2)
         if seconds >= _ENOUGH or asked >= window:
             break
     return found
+
+
+def _least_seconds(engine: Engine, picture: NDArray[np.uint8], calls: int) -> float:
+    took: list[float] = []
+    while len(took) < 2 or (len(took) < _REPETITIONS and sum(took) < _STEADY):
+        took.append(_seconds_of(engine, picture, calls))
+    return min(took)
 
 
 def _picture(side: int) -> NDArray[np.uint8]:
