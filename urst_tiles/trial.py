@@ -16,8 +16,7 @@ from urst_tiles.networks.base import FrozenNetwork
 __all__ = ["seconds_per_pixel"]
 
 _SIDES = (256, 512, 1024)
-"""Sides tried in turn, in pixels. In smaller pictures, edges and each layer's beginning count for too much: of 128 px,
-a pixel takes twice as long with wide networks."""
+"""Sides tried in turn, in pixels. In smaller pictures, edges and each layer's beginning count for too much."""
 _ENOUGH = 0.02
 """Seconds: pictures that take as long say enough, and larger ones, which take memory and time, are not tried; on a CPU
 those are the first. A GPU is idle most of the time with them. A plan is waited for: five encoders over 512 px may take
