@@ -14,11 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.support import left_in, picture, tree, write_tiff
-from urst_tiles import load_network, plan, stylize
+from urst_tiles import load_network, open_source, plan, stylize
+from urst_tiles.deployment import Deployment
 from urst_tiles.errors import RunStopped
 from urst_tiles.events import Event, ShardFinished
+from urst_tiles.geometry import plan_tiles
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.networks.untrained import untrained
+from urst_tiles.reading import ways_to_read
+from urst_tiles.sources.masked import MaskedSource
 
 IDENTITY = load_network("identity")
 
@@ -121,3 +125,26 @@ def test_a_budget_too_small_for_bands_spools(
     tight = plan(tmp_path / "in.png", small_network, memory=free.memory.bytes - 1, **settings)
     assert tight.reading == "spool"
     assert tight.memory.bytes < free.memory.bytes
+
+
+@pytest.mark.parametrize(
+    ("options", "kinds"),
+    [
+        ({}, ("windows",)),
+        ({"compression": None}, ("windows",)),
+        ({"compression": "lzw"}, ("edges", "windows")),
+        # Each of these serves several shards.
+        ({"tile": 256}, ("edges", "windows")),
+    ],
+)
+def test_tiles_that_decode_fast_are_decoded_again_rather_than_kept(
+    tmp_path: Path, options: dict[str, Any], kinds: tuple[str, ...]
+) -> None:
+    raster = write_tiff(tmp_path / "in.tif", picture(400, 700), **({"tile": 64} | options))
+    source = open_source(raster)
+    tiles = plan_tiles(700, 400, window=120, halo=4, stride=1)
+    assert tiles.grid[1] > 2
+    assert ways_to_read(source, tiles, Deployment(alone=True), gpu=False) == kinds
+    assert ways_to_read(source, tiles, Deployment(alone=True), gpu=True) == ("edges", "windows")
+    mask = open_source(write_tiff(tmp_path / "mask.tif", picture(400, 700)[..., 0], tile=16))
+    assert ways_to_read(MaskedSource(source, mask), tiles, Deployment(alone=True), gpu=False) == kinds

@@ -75,7 +75,10 @@ def fit(
     hosts: list[int] = []
     devices: list[int] = []
     for (tiles, batch, in_flight, calls, engine), reading in _readings(
-        _candidates(source.info, network, options, engines, max(1, deployment.workers), gpu=gpu), source, deployment
+        _candidates(source.info, network, options, engines, max(1, deployment.workers), gpu=gpu),
+        source,
+        deployment,
+        gpu=gpu,
     ):
         memory = estimate_memory(
             source,
@@ -118,11 +121,11 @@ _Candidate = tuple[TilePlan, int, int, int, EngineName]
 
 
 def _readings(
-    candidates: Iterator[_Candidate], source: Source, deployment: Deployment
+    candidates: Iterator[_Candidate], source: Source, deployment: Deployment, *, gpu: bool
 ) -> Iterator[tuple[_Candidate, Reading]]:
     """Each with every way to come to the raster's windows, the preferred one first."""
     for candidate in candidates:
-        for way in ways_to_read(source, candidate[0], deployment):
+        for way in ways_to_read(source, candidate[0], deployment, gpu=gpu):
             yield candidate, way
 
 

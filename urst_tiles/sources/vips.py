@@ -146,6 +146,11 @@ class VipsSource:
         return (self._windows if self._levels else self._reader).cache_bytes(width)
 
     @property
+    def decodes_tiles(self) -> bool:
+        """Whether windows are decoded straight to where they are wanted, in less time than libvips takes."""
+        return self._reader is not self._windows
+
+    @property
     def stream_bytes(self) -> int:
         """Upper bound, in bytes, of what decoding it once from top to bottom takes: to spool it, or to shrink it."""
         whole = 2 * self._info.pixels * self._pixel_bytes if self.decoded_whole else 0
