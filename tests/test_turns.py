@@ -27,7 +27,7 @@ from urst_tiles.sources.base import Pixels, let_go, read_into
 from urst_tiles.sources.vips import VipsSource
 from urst_tiles.stores import OmeZarrStore
 from urst_tiles.strips import Rows
-from urst_tiles.turns import Turns, under_way
+from urst_tiles.turns import NotBegun, Turns, under_way
 
 IDENTITY = load_network("identity")
 LONG = 60
@@ -72,6 +72,21 @@ def test_no_more_shards_hold_pixels_than_are_let() -> None:
     without = Turns(None, shards=1)
     with without.shard(), without.shard():  # no turns, no limit
         pass
+
+
+def test_at_the_end_no_shard_begins_and_those_that_have_are_finished() -> None:
+    turns = Turns(2, shards=1)
+    with ThreadPoolExecutor(1) as pool:
+        with turns.shard():
+            waiting = pool.submit(turns.shard().__enter__)
+            turns.end()
+            with turns.strip():  # the one that has begun goes on
+                pass
+        with pytest.raises(NotBegun):
+            waiting.result(LONG)
+    with pytest.raises(NotBegun), turns.shard():
+        pass
+    assert turns._shards.acquire(blocking=False)  # type: ignore[union-attr]  # nobody holds the place
 
 
 def test_one_shard_more_is_under_way_where_they_take_turns() -> None:

@@ -139,7 +139,7 @@ def stylize_command(
 ) -> None:
     """Stylize a raster of any size. An interrupted run goes on when the same command is given again.
 
-    Ctrl-C once finishes the shards in flight and stops, twice stops now.
+    Ctrl-C once finishes the shards that have begun and stops, twice stops now.
     """
     from urst_tiles.progress import ProgressBar
     from urst_tiles.reports import run_report_text

@@ -10,6 +10,7 @@ that go several to a task.
 from __future__ import annotations
 
 import queue
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -91,10 +92,12 @@ class _Flight:
 @dataclass(slots=True)
 class Driver:
     """Submits shards to ``task``, which returns a report of each, with its ``index``, the ``pixels`` it is of and the
-    ``seconds`` it took, or of the first ones where it was to go no further. Used once, by one thread."""
+    ``seconds`` it took, or of the first ones where it was to go no further. ``tell_the_end`` has workers begin no shard
+    any more, and may wait for those that do not answer. Used once, by one thread."""
 
     client: Client
     task: Callable[[str, Sequence[int]], Sequence[Any]]
+    tell_the_end: Callable[[str], None]
     name: str
     on_report: Callable[[Any], None]
     on_tiles: Callable[[int, int], None] | None
@@ -111,6 +114,8 @@ class Driver:
     # workers that gave no sign when one was due, and none since
     _slowest: float | None = None
     _failure: BaseException | None = None
+    _ends: bool = False
+    # no shard begins any more
     _landed: int = 0
     # tasks
     _reported: int = 0
@@ -119,8 +124,8 @@ class Driver:
     # that a shard takes, lately
 
     def drive(self, indices: Iterator[int], in_flight: int) -> None:
-        """``in_flight`` tasks at a time, until all are done, one failed, or it was asked to stop; those in flight are
-        always finished.
+        """``in_flight`` tasks at a time, until all are done, one failed, or it was asked to stop; those that have begun
+        are always finished.
 
         Raises:
             WorkerError: a worker hung or died, and there is no other.
@@ -129,6 +134,7 @@ class Driver:
         self._fill(indices, in_flight)
         while self._flights:
             self._check_leases()
+            self._check_end()
             try:
                 item = self.inbox.get(timeout=_POLL)
             except queue.Empty:
@@ -142,12 +148,19 @@ class Driver:
             raise self._failure
 
     def _fill(self, indices: Iterator[int], in_flight: int) -> None:
-        while len(self._flights) < in_flight and self._failure is None and not self.stop():
+        while len(self._flights) < in_flight and not self._check_end():
             # One by one: what waits to be given out again comes first, and changes meanwhile.
             shards = tuple(islice(chain(self._again(), indices), self._together()))
             if not shards:
                 return
             self._flights[shards[0]] = _Flight(self._submit(shards, 0), shards)
+
+    def _check_end(self) -> bool:
+        """Whether no shard is to begin any more; told once."""
+        if not self._ends and (self._failure is not None or self.stop()):
+            self._ends = True
+            threading.Thread(target=self.tell_the_end, args=(self.name,), daemon=True).start()
+        return self._ends
 
     def _again(self) -> Iterator[int]:
         while self._given_back:

@@ -7,12 +7,14 @@ flight and no more: Dask's own queue would hand a single worker thousands of the
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
@@ -32,9 +34,11 @@ from urst_tiles.shards import ShardReport, process_shard
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.colour import AS_THEY_ARE, Colours
 from urst_tiles.stores.base import Store
-from urst_tiles.turns import Turns
+from urst_tiles.turns import NotBegun, Turns
 
 __all__ = ["ShardJob", "run_shards"]
+
+_log = logging.getLogger(__name__)
 
 _SIGNS_APART = 0.5
 """Seconds between two signs of life of a task, at least."""
@@ -86,10 +90,17 @@ class _JobPlugin(WorkerPlugin):
         # What it holds, an engine may hold for the next batch; what follows a run's shards needs the room.
         self._engine, self._buffers = None, ShardBuffers()
 
+    def end(self) -> None:
+        """Let shards that have begun be finished; those that wait for them are not to begin."""
+        self._turns.end()
+
     def process(self, shards: Sequence[int]) -> list[ShardReport]:
-        """Of the first of them at least; the rest is left where it takes too long or goes wrong."""
-        *reports, last = self._reports(shards)
-        return [*reports, replace(last, process=os.getpid(), memory=peak_memory())]
+        """Of the first of them at least, unless it was not to begin any more; the rest is left where it takes too long
+        or goes wrong."""
+        reports = self._reports(shards)
+        if reports:
+            reports[-1] = replace(reports[-1], process=os.getpid(), memory=peak_memory())
+        return reports
 
     def _reports(self, shards: Sequence[int]) -> list[ShardReport]:
         signs = _Signs(lambda shard, pixels: self._sign(shards[0], shard, pixels), shards[0])
@@ -98,6 +109,8 @@ class _JobPlugin(WorkerPlugin):
             signs.shard = shard
             try:
                 reports.append(self._process(shard, signs))
+            except NotBegun:
+                return reports
             except Exception:
                 if not reports:
                     raise
@@ -171,6 +184,21 @@ def _process(name: str, shards: Sequence[int]) -> list[ShardReport]:
     return reports
 
 
+def _end(name: str, dask_worker: Worker) -> None:
+    """Tell a job on a worker; Dask fills in the worker by this name."""
+    plugin: Any = dask_worker.plugins.get(name)
+    if plugin is not None:
+        plugin.end()
+
+
+def _tell_the_end(client: Client, name: str) -> None:
+    """To all workers; one that does not answer has begun what it holds."""
+    try:
+        client.run(_end, name, on_error="ignore")
+    except Exception:  # noqa: BLE001  (however the connection ended: the run ends too)
+        _log.debug("not all workers heard that the run ends", exc_info=True)
+
+
 def run_shards(
     job: ShardJob,
     indices: Iterable[int],
@@ -186,15 +214,16 @@ def run_shards(
     """Run shards, at most ``in_flight`` tasks of them at a time, and hand over each report as it comes, in no order.
     ``on_tiles`` is called with (shard index, pixels), once for each pixel, before the report of its shard.
 
-    When a shard fails, or ``stop`` says so, no new one is started and those in flight are finished and reported; then
-    the first error is raised. A shard that gives no sign for longer than ``patience`` is given to another worker.
+    When a shard fails, or ``stop`` says so, no new one begins and those that have are finished and reported; then the
+    first error is raised. A shard that gives no sign for longer than ``patience`` is given to another worker.
     Unless ``grouped``, each shard has a task of its own, so that they are begun in this order.
 
     Raises:
         WorkerError: there is no other worker.
     """
     name = f"urst-tiles-{uuid.uuid4().hex}"
-    driver = Driver(client, _process, name, on_report, on_tiles, stop, patience, grouped)
+    tell_the_end = partial(_tell_the_end, client)
+    driver = Driver(client, _process, tell_the_end, name, on_report, on_tiles, stop, patience, grouped)
     client.subscribe_topic(name, lambda event: driver.inbox.put(Sign(*event[1])))
     client.register_plugin(_JobPlugin(name, job))
     try:

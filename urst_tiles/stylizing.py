@@ -71,8 +71,8 @@ def stylize(
             ``shards`` does.
         timeout: seconds that a shard may give no sign before it is given to another worker; None derives it from the
             slowest shard so far, at least 15 minutes.
-        stop: asked between shards and tiles; once it says True, the shards in flight are finished and RunStopped is
-            raised. The library itself handles no signals.
+        stop: asked between shards and tiles; once it says True, the shards that have begun are finished and
+            RunStopped is raised. The library itself handles no signals.
         overwrite: replace a target or an unfinished run that stands there. Below a URL it is removed first, and no
             other process may be at it.
         keep_store: for another format, keep the OME-Zarr it is made from as ``<target>.zarr``.

@@ -16,10 +16,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-__all__ = ["Turns", "under_way"]
+__all__ = ["NotBegun", "Turns", "under_way"]
 
 _LONG = 0.25
 """Of what strips take to run, what they may take to read within their turns: half of what the last windows take."""
+
+
+class NotBegun(Exception):  # noqa: N818  (not an error: what was asked for)
+    """A shard waited for others to end, and is not to begin any more."""
 
 
 class Turns:
@@ -33,7 +37,8 @@ class Turns:
 
     def __init__(self, calls: int | None = None, shards: int = 2) -> None:
         self._calls = None if calls is None else threading.BoundedSemaphore(calls)
-        self._shards = nullcontext() if calls is None else threading.BoundedSemaphore(shards)
+        self._shards = None if calls is None else threading.BoundedSemaphore(shards)
+        self._ends = False
         self._strips = threading.Lock()
         self._learning = threading.Lock()
         self._read = self._run = 0.0
@@ -49,9 +54,24 @@ class Turns:
             self._read += read
             self._run += run
 
-    def shard(self) -> AbstractContextManager[object]:
-        """Wait until there may be one shard more that holds pixels."""
-        return self._shards
+    @contextmanager
+    def shard(self) -> Iterator[None]:
+        """Wait until there may be one shard more that holds pixels.
+
+        Raises:
+            NotBegun: :meth:`end` was called meanwhile, or before.
+        """
+        if self._shards is None:
+            yield
+            return
+        with self._shards:
+            if self._ends:
+                raise NotBegun
+            yield
+
+    def end(self) -> None:
+        """Where there are turns, no shard begins any more, of those that wait neither."""
+        self._ends = True
 
     @contextmanager
     def strip(self) -> Iterator[Callable[[], None]]:
