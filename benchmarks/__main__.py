@@ -80,6 +80,7 @@ BENCHMARKS = (
     Benchmark("tiles", 2, quick="--side 600 --repetitions 1"),
     Benchmark("windows", 3, quick="--windows 256 --repetitions 1"),
     Benchmark("ways", 2, quick="--methods style --window 256 --repetitions 1"),
+    Benchmark("vectors", 2, quick="--window 256 --repetitions 1"),
     Benchmark("huge_pages", 3, quick="--repetitions 1"),
     Benchmark("plan_scale", 2, quick="--no-trial"),
     Benchmark("allocator", 2),
