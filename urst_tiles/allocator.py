@@ -8,10 +8,18 @@ the thumbnail of an 85-megapixel JPEG TIFF leaves 128 MiB behind that are nobody
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import sys
 
-__all__ = ["RETURNED_BYTES", "ask_for_huge_pages", "can_return_memory", "return_free_pages", "return_freed_memory"]
+__all__ = [
+    "RETURNED_BYTES",
+    "ask_for_huge_pages",
+    "can_return_memory",
+    "free_cycles",
+    "return_free_pages",
+    "return_freed_memory",
+]
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -47,6 +55,16 @@ def return_freed_memory() -> bool:
     return bool(library.mallopt(_M_MMAP_THRESHOLD, RETURNED_BYTES)) and bool(
         library.mallopt(_M_TRIM_THRESHOLD, RETURNED_BYTES)
     )
+
+
+def free_cycles() -> None:
+    """Free what is kept alive only by itself.
+
+    torch.fx's graphs and modules know each other: of an engine that is let go, weights and kernels stay until Python
+    looks for such cycles by itself, which may be when a run has ended. It looks at all that there is, which takes a
+    moment.
+    """
+    gc.collect()
 
 
 def return_free_pages() -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
+from urst_tiles.allocator import free_cycles
 from urst_tiles.costs import NetworkCosts
 from urst_tiles.deployment import Deployment
 from urst_tiles.engines.choosing import EngineName, suitable, why_not
@@ -167,6 +168,20 @@ def plan_run(
 
     Without ``settle`` the engine that is preferred is not tried on this network, which loads and compiles it.
     """
+    made = _planned(source, network, options, deployment, time_it=time_it, settle=settle)
+    free_cycles()  # of engines that were tried: the run's own comes beside them
+    return made
+
+
+def _planned(
+    source: Source,
+    network: StyleNetwork,
+    options: RunOptions,
+    deployment: Deployment,
+    *,
+    time_it: bool,
+    settle: bool,
+) -> RunPlan:
     info = source.info
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)

@@ -19,7 +19,7 @@ from typing import Any
 
 from distributed import Client, Worker, WorkerPlugin, get_worker
 
-from urst_tiles.allocator import return_freed_memory
+from urst_tiles.allocator import free_cycles, return_freed_memory
 from urst_tiles.buffers import ShardBuffers
 from urst_tiles.driving import TASK_SECONDS, Driver, Patience, Sign
 from urst_tiles.engines.base import Engine
@@ -89,6 +89,7 @@ class _JobPlugin(WorkerPlugin):
     def teardown(self, worker: Worker) -> None:  # noqa: ARG002  (Dask gives it)
         # What it holds, an engine may hold for the next batch; what follows a run's shards needs the room.
         self._engine, self._buffers = None, ShardBuffers()
+        free_cycles()
 
     def end(self) -> None:
         """Let shards that have begun be finished; those that wait for them are not to begin."""

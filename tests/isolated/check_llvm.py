@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -40,6 +41,7 @@ from urst_tiles.engines.llvm.layers import (
 )
 from urst_tiles.engines.llvm.maps import Padding
 from urst_tiles.engines.llvm.rewriting import convolve
+from urst_tiles.engines.llvm.schedule import Schedule
 from urst_tiles.engines.llvm.workshop import Workshop
 from urst_tiles.engines.llvm_engine import LLVMEngine, _Memory, schedule_of
 from urst_tiles.errors import InputError, NetworkError
@@ -326,3 +328,25 @@ def test_a_run_is_pytorchs_to_a_level(tmp_path: Path) -> None:
     assert reports[1].engine.startswith("llvmlite 0")
     found, wanted = (np.asarray(zarr.open_array(tmp_path / f"{name}.zarr" / "0")[:]) for name in ("llvm", "torch"))
     assert off(found, wanted) <= 1
+
+
+def test_nothing_is_left_of_the_engines_of_a_plan_or_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begin, made = Schedule.__init__, list["weakref.ref[Schedule]"]()
+
+    def seen(schedule: Schedule, *given: Any) -> None:
+        begin(schedule, *given)
+        made.append(weakref.ref(schedule))
+
+    monkeypatch.setattr(Schedule, "__init__", seen)
+    given: Any = {"source": picture(150, 160), "network": untrained(width=8), "thumbnail": 48, "engine": "llvm"}
+    gc.disable()  # Python does not happen to look for them
+    try:
+        planned = plan(**given)
+        assert planned.engine == "llvm"
+        assert len(made) >= 3  # to plan with, to try whether it agrees, and how long it takes
+        assert [each() for each in made if each() is not None] == []
+        stylize(target=tmp_path / "o.zarr", **given)
+        assert len(made) >= 6
+        assert [each() for each in made if each() is not None] == []
+    finally:
+        gc.enable()
