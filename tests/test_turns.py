@@ -256,8 +256,13 @@ def test_rows_that_are_left_are_gone_and_the_others_stay(data: st.DataObject) ->
         left = data.draw(st.integers(first, end))
         rows.leave(left)
         assert rows._held.shape[0] == held - (left - first)
-        assert rows._held.base is None  # a view would keep what was left
+        np.testing.assert_array_equal(rows._held, pixels[left : left + len(rows._held), 3:18])
+        assert len(rows._buffers.rows._free) == 1  # what all of them stood in is for others
         first = max(left, first + 1)
+    rows.close()
+    assert len(rows._buffers.kept._free) <= 1
+    assert not len(rows._held)
+    assert all(len(memory) <= 55 * 15 * 3 for memory in (*rows._buffers.rows._free, *rows._buffers.kept._free))
 
 
 def test_windows_are_read_to_where_they_are_wanted(tmp_path: Path) -> None:

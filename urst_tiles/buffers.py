@@ -52,8 +52,9 @@ class Buffers:
 
 @dataclass(frozen=True, slots=True)
 class ShardBuffers:
-    """Of the shards that a process has in flight: what is read is larger than what is made, and is held for a shorter
-    time."""
+    """Of the shards that a process has in flight. What is read is larger than what is made, and is held for a shorter
+    time; rows that are kept for the next strip are few, and are held while their shard waits."""
 
     rows: Buffers = field(default_factory=Buffers)
+    kept: Buffers = field(default_factory=Buffers)
     pictures: Buffers = field(default_factory=Buffers)

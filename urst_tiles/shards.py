@@ -118,7 +118,7 @@ class _Work:
         self._batch, self._calls, self._on_tiles, self._colours = batch, calls, on_tiles, colours
         buffers = buffers or ShardBuffers()
         self._turns, self._pictures = turns or Turns(), buffers.pictures
-        self.rows = Rows(source, shard.window, buffers.rows)
+        self.rows = Rows(source, shard.window, buffers)
         self.target_crc = 0
         self.seconds_read = self.seconds_run = 0.0
 

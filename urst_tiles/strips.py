@@ -24,7 +24,7 @@ from typing import Any, cast
 import imagecodecs
 import numpy as np
 
-from urst_tiles.buffers import Buffers
+from urst_tiles.buffers import ShardBuffers
 from urst_tiles.engines.base import Engine, Piece
 from urst_tiles.geometry import Tile, TilePlan, Window
 from urst_tiles.sources.base import Pixels, RasterInfo, Source, read_into
@@ -99,15 +99,16 @@ class Rows:
     """A window of a source, from top to bottom. Nothing is read twice, and nothing is held that later strips do not
     want, but for the rest of a row of the file's blocks, which would be decoded again."""
 
-    def __init__(self, source: Source, window: Window, buffers: Buffers | None = None) -> None:
+    def __init__(self, source: Source, window: Window, buffers: ShardBuffers | None = None) -> None:
         self._source, self._window = source, window
         self._tall = tallest_read(source)
-        self._buffers = buffers or Buffers()
+        self._buffers = buffers or ShardBuffers()
         self._start = self._end = window.row_off  # of what is held
         self._kept = self._nothing()
         # rows that later strips want, while nothing else is held
         self._held: Pixels = self._kept
-        self._buffer = ExitStack()
+        self._memory = ExitStack()
+        # that what is held stands in
         self.crc = 0
         # CRC-32 of all that was read so far
 
@@ -117,9 +118,11 @@ class Rows:
         self.leave(window.row_off)
         end = max(min(-(-window.row_end // self._tall) * self._tall, self._window.row_end), self._end)
         shape = (end - window.row_off, self._window.width, self._source.info.bands)
-        held = self._buffer.enter_context(self._buffers.array(shape, self._source.info.dtype))
-        held[: len(self._kept)] = self._kept
-        self._kept = self._nothing()
+        with self._memory:  # of the rows that are kept
+            self._memory = ExitStack()
+            held = self._memory.enter_context(self._buffers.rows.array(shape, self._source.info.dtype))
+            held[: len(self._kept)] = self._kept
+            self._kept = self._nothing()
         at = self._end - window.row_off
         for band in self._bands(end):
             rows = held[at : at + band.height]
@@ -138,9 +141,17 @@ class Rows:
 
     def leave(self, row: int) -> None:
         """Let go of the rows above this one, and of the memory that all of them stand in: views end here."""
-        self._held = self._kept = self._held[row - self._start :].copy()
-        self._start = row
-        self._buffer.close()
+        wanted, are_kept = self._held[row - self._start :], self._held is self._kept
+        if are_kept and len(wanted):
+            self._kept = wanted
+        else:
+            with self._memory:
+                self._memory = ExitStack()
+                self._kept = self._nothing()
+                if len(wanted):
+                    self._kept = self._memory.enter_context(self._buffers.kept.array(wanted.shape, wanted.dtype))
+                    self._kept[:] = wanted
+        self._held, self._start = self._kept, row
 
     def close(self) -> None:
         """Let go of all rows."""
