@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import weakref
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise, product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 from unittest.mock import patch
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numcodecs import Blosc
 
 from tests.support import picture, tree
 from urst_tiles import Window, load_network, open_source, plan
@@ -148,29 +150,32 @@ def test_processes_share_the_processor() -> None:
 LAYOUT = StoreLayout(width=40, height=50, bands=3, dtype="uint8", chunk=8, shard=(32, 32))
 
 
+def file_of(strips: Iterable[Any], encoder: ChunkEncoder | None = None) -> bytes:
+    """Each part stands until the next is asked for."""
+    return b"".join(bytes(part) for part in encode_shard(LAYOUT, strips, encoder))
+
+
 @given(st.lists(st.integers(1, 32), min_size=1, max_size=32).filter(lambda rows: sum(rows) >= 32))
 @settings(max_examples=30, deadline=None)
 def test_however_a_shard_is_cut_into_strips_its_file_is_the_same(heights: list[int]) -> None:
     pixels = picture(32, 32).transpose(2, 0, 1)
     borders = [0, *np.minimum(np.cumsum(heights), 32).tolist()]
     strips = [pixels[:, first:last] for first, last in pairwise(borders) if first < last]
-    assert b"".join(encode_shard(LAYOUT, strips)) == b"".join(encode_shard(LAYOUT, [pixels]))
+    assert file_of(strips) == file_of([pixels])
 
 
 def test_chunks_are_compressed_while_the_next_strip_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoding, "_SMALL", 0)
     monkeypatch.setattr(encoding, "_WORKERS", 4)  # a row of chunks
     pixels = picture(32, 32).transpose(2, 0, 1)
-    wanted = b"".join(encode_shard(LAYOUT, [pixels]))
-    asked, encoder = threading.Event(), ChunkEncoder(LAYOUT)
-    compressed = encoder._codec.encode
+    wanted = file_of([pixels])
+    asked, encoder, compressed = threading.Event(), ChunkEncoder(LAYOUT), encoding.compressed
 
-    class Waiting:
-        def encode(self, chunk: Any) -> Any:
-            assert asked.wait(60)
-            return compressed(chunk)
+    def waiting(*given: Any) -> Any:
+        assert asked.wait(60)
+        return compressed(*given)
 
-    monkeypatch.setattr(encoder, "_codec", Waiting())
+    monkeypatch.setattr(encoding, "compressed", waiting)
 
     def strips() -> Iterator[Any]:
         strip = pixels[:, :8].copy()
@@ -179,7 +184,7 @@ def test_chunks_are_compressed_while_the_next_strip_is_made(monkeypatch: pytest.
         asked.set()
         yield pixels[:, 8:]
 
-    assert b"".join(encode_shard(LAYOUT, strips(), encoder)) == wanted
+    assert file_of(strips(), encoder) == wanted
 
 
 def test_strips_that_do_not_add_up_leave_nothing(tmp_path: Path) -> None:
@@ -245,3 +250,23 @@ def test_while_the_first_strip_is_made_nothing_stands_there(tmp_path: Path) -> N
     store.write_strips(0, 0, 0, strips())
     assert seen == [0, 1]
     assert store.has_shard(0, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("small", [0, 1 << 20])
+def test_chunks_are_compressed_to_memory_that_is_used_again(
+    dtype: Literal["uint8", "uint16"], small: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "_SMALL", small)
+    layout = replace(LAYOUT, dtype=dtype)
+    encoder, codec = ChunkEncoder(layout), Blosc()
+    # Noise, which takes more than its own size: Blosc's header.
+    noise = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (3, 32, 32), dtype)
+    for pixels in (noise, np.zeros_like(noise), noise):
+        rows = [pixels[:, row : row + 8] for row in range(0, 32, 8)]
+        found = {(row, col): bytes(data) for row, col, data in encoder.chunks(rows)}
+        assert set(found) == set(product(range(4), range(4)))
+        for (row, col), data in found.items():
+            chunk = np.frombuffer(codec.decode(data), dtype).reshape(3, 8, 8)
+            np.testing.assert_array_equal(chunk, rows[row][:, :, 8 * col : 8 * col + 8])
+    assert 1 <= len(encoder._rooms._free) <= encoding._WORKERS + 1

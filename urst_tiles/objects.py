@@ -99,7 +99,7 @@ class Objects:
                         raise data
                 yield paths[path], bytes(data)
 
-    def put(self, key: str, parts: Iterable[bytes]) -> None:
+    def put(self, key: str, parts: Iterable[bytes | memoryview]) -> None:
         """Store one object; readers see the old one or the new one, by the service's own promise."""
         # Joined without a second copy, unlike b"".join.
         joined = io.BytesIO()

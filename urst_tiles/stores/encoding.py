@@ -17,8 +17,9 @@ from itertools import count
 from typing import Any, cast
 
 import google_crc32c
+import imagecodecs
 import numpy as np
-from numcodecs import Blosc
+from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
 from urst_tiles.allocator import RETURNED_BYTES, can_return_memory
@@ -26,7 +27,7 @@ from urst_tiles.buffers import Buffers
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
 
-__all__ = ["ChunkEncoder", "array_options", "codec", "encode_shard", "write_bytes"]
+__all__ = ["ChunkEncoder", "array_options", "compressed", "encode_shard", "write_bytes"]
 
 _WORKERS = min(4, os.cpu_count() or 1)
 """Chunks of a shard that are compressed at the same time."""
@@ -39,6 +40,9 @@ _CLEVEL = 1
 _BLOCK = 512 << 10
 """Bytes that Blosc shuffles and compresses by themselves: left to itself it takes 32 KiB, which is slower both ways and
 stores more (benchmarks/codecs.py). A thread works on three blocks; larger ones save little more."""
+
+_HEADER = 16
+"""Bytes that Blosc writes at most beyond those that it is given."""
 
 _ABSENT = np.iinfo(np.uint64).max
 """In the index, in place of the offset and the length of a chunk that is not there."""
@@ -60,15 +64,31 @@ def array_options(layout: StoreLayout) -> dict[str, Any]:
     }
 
 
-def codec() -> Blosc:
-    """What chunks are compressed by, as :func:`array_options` says it."""
-    return Blosc("zstd", clevel=_CLEVEL, shuffle=Blosc.BITSHUFFLE, blocksize=_BLOCK)
+def compressed(chunk: Pixels, room: NDArray[np.uint8] | None = None) -> memoryview:
+    """A chunk as :func:`array_options` says. It lies in ``room``, of 16 bytes more than it, where that is given."""
+    # numcodecs writes to memory that is new each time, and copies it.
+    given: Any = chunk  # the library says that it takes bytes alone
+    into: Any = room
+    made = imagecodecs.blosc_encode(
+        given,
+        level=_CLEVEL,
+        compressor="zstd",
+        shuffle=imagecodecs.BLOSC.SHUFFLE.BITSHUFFLE,
+        typesize=chunk.itemsize,
+        blocksize=_BLOCK,
+        numthreads=1,
+        out=into,
+    )
+    return memoryview(made)
 
 
-def encode_shard(layout: StoreLayout, strips: Iterable[Pixels], encoder: ChunkEncoder | None = None) -> Iterator[bytes]:
+def encode_shard(
+    layout: StoreLayout, strips: Iterable[Pixels], encoder: ChunkEncoder | None = None
+) -> Iterator[bytes | memoryview]:
     """What the file of a whole shard holds, in parts, from its pixels: strips of (bands, some rows, width), top to
-    bottom. Of those nothing is held when the next is asked for, but for rows that do not make up a chunk; the last
-    chunks are compressed meanwhile. ``encoder`` may be that of other shards too.
+    bottom. Each part stands until the next is asked for. Of the strips nothing is held when the next is asked for, but
+    for rows that do not make up a chunk; the last chunks are compressed meanwhile. ``encoder`` may be that of other
+    shards too.
 
     The same pixels give the same bytes. At the array's far edges the pixels are clipped; chunks wholly outside are left
     out and those half inside are filled with 0, as zarr does.
@@ -122,49 +142,58 @@ def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
 
 class ChunkEncoder:
     """Compresses chunks, of as many shards as are written at the same time, by one pool of threads. What chunks are cut
-    out to is used again by the next ones."""
+    out to, and compressed to, is used again by the next ones."""
 
     def __init__(self, layout: StoreLayout) -> None:
-        self._layout, self._codec, self._buffers = layout, codec(), Buffers()
+        self._layout, self._chunks, self._rooms = layout, Buffers(), Buffers()
         self._dtype = np.dtype(layout.dtype).newbyteorder("<")
         self._pool = ThreadPoolExecutor(max(_WORKERS, os.cpu_count() or 1), "encoder")
         # which starts none before there is work, and ends with this
 
-    def chunks(self, rows: Iterable[Pixels]) -> Iterator[tuple[int, int, bytes]]:
-        """(row, column, bytes) of the chunks of rows of them, row by row, from left to right; no more wait than there
-        are threads. Of a row nothing is held when the next is asked for."""
-        waiting: deque[tuple[int, int, Future[bytes]]] = deque()
+    def chunks(self, rows: Iterable[Pixels]) -> Iterator[tuple[int, int, memoryview]]:
+        """(row, column, bytes) of the chunks of rows of them, row by row, from left to right, each until the next one
+        is asked for; no more wait than there are threads. Of a row nothing is held when the next is asked for."""
+        waiting: deque[tuple[int, int, Future[_Encoded]]] = deque()
         numbers = count()  # enumerate would hold a row until the next one is made
         for pixels in rows:
             row, few = next(numbers), pixels.nbytes <= _SMALL
             for col in range(-(-pixels.shape[2] // self._layout.chunk)):
                 part = pixels[:, :, col * self._layout.chunk : (col + 1) * self._layout.chunk]
                 while len(waiting) >= (1 if few else _WORKERS):
-                    yield _done(waiting)
+                    yield from _done(waiting)
                 if few:
-                    yield row, col, self._encoded(*self._cut(part))
+                    encoded, room = self._encoded(*self._cut(part))
+                    with room:
+                        yield row, col, encoded
                 else:
                     waiting.append((row, col, self._pool.submit(self._encoded, *self._cut(part))))
             del pixels, part
         while waiting:
-            yield _done(waiting)
+            yield from _done(waiting)
 
     def _cut(self, part: Pixels) -> tuple[Pixels, ExitStack]:
         """One whole chunk, (bands, chunk, chunk), little-endian, and what gives its memory back."""
         bands, side = self._layout.bands, self._layout.chunk
         held = ExitStack()
-        chunk = held.enter_context(self._buffers.array((bands, side, side), self._dtype))
+        chunk = held.enter_context(self._chunks.array((bands, side, side), self._dtype))
         height, width = part.shape[1:]
         chunk[:, :height, :width] = part
         chunk[:, height:] = 0
         chunk[:, :height, width:] = 0
         return chunk, held
 
-    def _encoded(self, chunk: Pixels, held: ExitStack) -> bytes:
-        with held:
-            return bytes(self._codec.encode(chunk))
+    def _encoded(self, chunk: Pixels, held: ExitStack) -> _Encoded:
+        with held, ExitStack() as stack:
+            room = stack.enter_context(self._rooms.array((chunk.nbytes + _HEADER,), np.uint8))
+            return compressed(chunk, cast("NDArray[np.uint8]", room)), stack.pop_all()
 
 
-def _done(waiting: deque[tuple[int, int, Future[bytes]]]) -> tuple[int, int, bytes]:
+_Encoded = tuple[memoryview, ExitStack]
+"""A compressed chunk, and what gives its memory back."""
+
+
+def _done(waiting: deque[tuple[int, int, Future[_Encoded]]]) -> Iterator[tuple[int, int, memoryview]]:
     row, col, future = waiting.popleft()
-    return row, col, future.result()
+    encoded, room = future.result()
+    with room:
+        yield row, col, encoded

@@ -40,8 +40,9 @@ def storage_errors(what: str) -> Iterator[None]:
         raise StoreError(f"{what}: {reason}") from error
 
 
-def write_durably(path: Path, parts: Iterable[bytes]) -> None:
+def write_durably(path: Path, parts: Iterable[bytes | memoryview]) -> None:
     """Write a file that is on the disk, whole and under its name, when this returns; until then that name is untouched.
+    Each part is written before the next is asked for.
 
     The data is flushed before the rename: a power cut must not leave a name with nothing behind it. Several processes
     may write the same path at once.

@@ -57,8 +57,9 @@ class Place(Protocol):
         """Every file below a folder, in no particular order."""
         ...
 
-    def put(self, key: str, parts: Iterable[bytes]) -> None:
-        """Store one whole file; readers see the old one or the new one."""
+    def put(self, key: str, parts: Iterable[bytes | memoryview]) -> None:
+        """Store one whole file; readers see the old one or the new one. A part may be gone when the next one is asked
+        for."""
         ...
 
     def reader(self) -> ZarrStore:
@@ -102,7 +103,7 @@ class Folder:
             inside = Path(place).relative_to(self._path).as_posix()
             yield from (f"{inside}/{name}" for name in names)
 
-    def put(self, key: str, parts: Iterable[bytes]) -> None:
+    def put(self, key: str, parts: Iterable[bytes | memoryview]) -> None:
         # A straggler of a run that is over must not begin the store anew.
         if not self._path.is_dir():
             raise StoreError(f"{self._path} is gone: another process finished or removed this run")
@@ -170,7 +171,7 @@ class Url:
     def keys(self, folder: str) -> Iterator[str]:
         return self._objects.keys(folder)
 
-    def put(self, key: str, parts: Iterable[bytes]) -> None:
+    def put(self, key: str, parts: Iterable[bytes | memoryview]) -> None:
         self._objects.put(key, parts)
 
     def reader(self) -> ZarrStore:
