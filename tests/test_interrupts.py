@@ -84,7 +84,8 @@ def test_a_shard_that_waits_for_others_is_not_begun(tmp_path: Path, monkeypatch:
     with pytest.raises(RunStopped, match="the same command goes on"):
         stylize(raster, tmp_path / "o.zarr", stop=asked, callbacks=[watch], network=network, **options)
     assert len(finished) == 2  # of the three that were under way
-    assert not [file for file in (tmp_path / "o.zarr.partial").rglob("*") if "partial" in file.name]
+    shards = [place for place in (tmp_path / "o.zarr.partial.zarr" / "0" / "c").rglob("*") if place.is_file()]
+    assert len(shards) == 2  # and nothing half-written
     report = stylize(raster, tmp_path / "o.zarr", network=network, **options)
     assert report.shards_before == 2
     stylize(raster, tmp_path / "calm.zarr", network=network, **options)

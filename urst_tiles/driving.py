@@ -97,7 +97,7 @@ class Driver:
 
     client: Client
     task: Callable[[str, Sequence[int]], Sequence[Any]]
-    tell_the_end: Callable[[str], None]
+    tell_the_end: Callable[[], None]
     name: str
     on_report: Callable[[Any], None]
     on_tiles: Callable[[int, int], None] | None
@@ -159,7 +159,7 @@ class Driver:
         """Whether no shard is to begin any more; told once."""
         if not self._ends and (self._failure is not None or self.stop()):
             self._ends = True
-            threading.Thread(target=self.tell_the_end, args=(self.name,), daemon=True).start()
+            threading.Thread(target=self.tell_the_end, daemon=True).start()
         return self._ends
 
     def _again(self) -> Iterator[int]:

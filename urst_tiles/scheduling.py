@@ -223,7 +223,7 @@ def run_shards(
         WorkerError: there is no other worker.
     """
     name = f"urst-tiles-{uuid.uuid4().hex}"
-    tell_the_end = partial(_tell_the_end, client)
+    tell_the_end = partial(_tell_the_end, client, name)
     driver = Driver(client, _process, tell_the_end, name, on_report, on_tiles, stop, patience, grouped)
     client.subscribe_topic(name, lambda event: driver.inbox.put(Sign(*event[1])))
     client.register_plugin(_JobPlugin(name, job))

@@ -253,7 +253,7 @@ class Statistics(Mapping[str, Moments]):
 
 def _moments(room: Tensor, part: Tensor) -> Moments:
     """Of pixels, (rows, columns, channels); ``room`` is (pixels, channels), float64, and is written over."""
-    # Sums as products by ones: PyTorch's own take ten times as long, of float64 whose channels are innermost.
+    # Sums as products by ones: PyTorch's own take far longer where channels are innermost.
     count = len(room)
     ones = room.new_ones(count)
     room.view(part.shape).copy_(part)

@@ -108,8 +108,8 @@ def write_bytes(layout: StoreLayout) -> int:
     """Upper bound of the memory, in bytes, that writing one shard takes beyond the caller's array.
 
     The chunks in work, each cut out of the pixels and compressed, at worst to its own size, the one being written and
-    the one that waits behind it; as much again is kept by the threads where freed blocks of that size do not go back.
-    Blosc works on three blocks, and the threads take a little themselves.
+    the one that waits behind it, in memory that is used again; some more where freed blocks do not go back. Blosc works
+    on three blocks, and the threads take a little themselves.
     """
     size = layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize
     chunks = 2 * _WORKERS + 2 if size >= RETURNED_BYTES and can_return_memory() else 4 * _WORKERS
