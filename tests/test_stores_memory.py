@@ -64,7 +64,8 @@ def test_memory_stays_under_its_bounds(tmp_path: Path, side: int, chunk: int) ->
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     layout = StoreLayout(side, side, 3, "uint8", chunk, (2 * chunk, 4 * chunk))
-    assert 5_000_000 < found["write"] <= write_bytes(layout)
+    # a chunk that is cut out and what it is compressed to are held at once, whatever the threads do
+    assert 2 * 3 * chunk**2 <= found["write"] <= write_bytes(layout)
     assert found["pyramid"] <= pyramid_bytes(layout)
     assert found["pyramid at once"] <= 3 * pyramid_bytes(layout)
     assert found["bigtiff"] <= bigtiff_bytes(layout, memory=memory)
