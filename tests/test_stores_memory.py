@@ -57,7 +57,7 @@ _MEASURE = """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize(("side", "chunk"), [(1904, 476), (5712, 476), (3808, 952)])
+@pytest.mark.parametrize(("side", "chunk"), [(1904, 476), (5712, 476), (3808, 952), (1232, 308)])
 def test_memory_stays_under_its_bounds(tmp_path: Path, side: int, chunk: int) -> None:
     memory = 8 * 2**20
     done = run_python(_MEASURE, tmp_path, side, chunk, memory)

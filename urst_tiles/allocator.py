@@ -13,7 +13,6 @@ import os
 import sys
 
 __all__ = [
-    "RETURNED_BYTES",
     "ask_for_huge_pages",
     "can_return_memory",
     "free_cycles",
@@ -23,7 +22,7 @@ __all__ = [
 
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
-RETURNED_BYTES = 256 << 10
+_RETURNED_BYTES = 256 << 10
 """Blocks of this size and more go back to the system when they are freed."""
 
 
@@ -43,7 +42,7 @@ def can_return_memory() -> bool:
 
 
 def return_freed_memory() -> bool:
-    """Make blocks of :data:`RETURNED_BYTES` and more go back to the system when they are freed. For the whole process,
+    """Make blocks of 256 KiB and more go back to the system when they are freed. For the whole process,
     and for good.
 
     Returns whether the C library took the setting.
@@ -52,8 +51,8 @@ def return_freed_memory() -> bool:
         return False
     library = ctypes.CDLL(None)
     # Setting a threshold also ends its growing by itself.
-    return bool(library.mallopt(_M_MMAP_THRESHOLD, RETURNED_BYTES)) and bool(
-        library.mallopt(_M_TRIM_THRESHOLD, RETURNED_BYTES)
+    return bool(library.mallopt(_M_MMAP_THRESHOLD, _RETURNED_BYTES)) and bool(
+        library.mallopt(_M_TRIM_THRESHOLD, _RETURNED_BYTES)
     )
 
 

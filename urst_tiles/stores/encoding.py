@@ -22,7 +22,6 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec
 
-from urst_tiles.allocator import RETURNED_BYTES, can_return_memory
 from urst_tiles.buffers import Buffers
 from urst_tiles.sources.base import Pixels
 from urst_tiles.stores.base import StoreLayout
@@ -108,12 +107,11 @@ def write_bytes(layout: StoreLayout) -> int:
     """Upper bound of the memory, in bytes, that writing one shard takes beyond the caller's array.
 
     The chunks in work, each cut out of the pixels and compressed, at worst to its own size, the one being written and
-    the one that waits behind it, in memory that is used again; some more where freed blocks do not go back. Blosc works
-    on three blocks, and the threads take a little themselves.
+    the one that waits behind it, in memory that is used again. Blosc works on three blocks, and the threads take a
+    little themselves.
     """
     size = layout.bands * layout.chunk**2 * np.dtype(layout.dtype).itemsize
-    chunks = 2 * _WORKERS + 2 if size >= RETURNED_BYTES and can_return_memory() else 4 * _WORKERS
-    return chunks * size + 3 * _WORKERS * _BLOCK + 2 * 2**20
+    return (2 * _WORKERS + 2) * size + 3 * _WORKERS * _BLOCK + 2 * 2**20
 
 
 def _in_chunks(strips: Iterable[Pixels], side: int) -> Iterator[Pixels]:
