@@ -157,6 +157,24 @@ def test_import_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.parametrize("command", ["info", "styles"])
+def test_what_there_is_is_told_without_pytorch(command: str, tmp_path: Path) -> None:
+    from urst_tiles.demo import make_raster
+
+    make_raster(tmp_path / "scan.tif", 30, 20)
+    words = [command, *([str(tmp_path / "scan.tif")] if command == "info" else [])]
+    code = f"""if True:
+        import sys
+        from urst_tiles.cli import main
+
+        main({words})
+        print(sorted({{"torch", "dask", "distributed"}} & sys.modules.keys()))
+    """
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(said) > 1
+    assert said[-1] == "[]"
+
+
 def test_the_conda_environment_is_in_step_with_pyproject() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]

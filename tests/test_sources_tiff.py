@@ -106,6 +106,29 @@ def test_numbers_of_64_bits(tmp_path: Path, kind: str) -> None:
     np.testing.assert_array_equal(found[..., :3], np.rint(values.astype(float) * (65535 / 2550)))
 
 
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (30, 20), (128, 128), (129, 20), (20, 600)])
+@pytest.mark.parametrize("tile", [256, 512])
+def test_pictures_much_smaller_than_their_tiles(tmp_path: Path, width: int, height: int, tile: int) -> None:
+    pixels = picture(height, width, 3)
+    tifffile.imwrite(tmp_path / "a.tif", pixels, photometric="rgb", tile=(tile, tile), compression="deflate")
+    source = open_source(tmp_path / "a.tif")
+    assert isinstance(source, TiffSource if tile == 512 and width < 129 and height < 129 else VipsSource)
+    np.testing.assert_array_equal(whole(source), pixels)
+
+
+def test_the_last_level_of_a_pyramid_is_smaller_than_its_tiles(tmp_path: Path) -> None:
+    levels = [picture(1000 >> level, 1200 >> level, 3) for level in range(5)]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for level, pixels in enumerate(levels):
+            tif.write(pixels, photometric="rgb", tile=(512, 512), subifds=0 if level else 4, subfiletype=level > 0)
+    for level, pixels in enumerate(levels):
+        source = open_source(tmp_path / "a.tif", level=level)
+        assert isinstance(source, TiffSource if level == 4 else VipsSource)
+        np.testing.assert_array_equal(whole(source), pixels)
+    with pytest.raises(SourceError, match="has no level 5"):
+        open_source(tmp_path / "a.tif", level=5)
+
+
 def test_a_pyramid_with_bands_apart(tmp_path: Path) -> None:
     pixels = picture(200, 300, 3)
     with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as tif:

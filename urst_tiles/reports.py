@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from urst_tiles.memory import MemoryPart, format_bytes
-from urst_tiles.networks.catalogue import MethodFacts
-from urst_tiles.planning import RunPlan
-from urst_tiles.sites import run_record
+from urst_tiles.runs import run_record
 from urst_tiles.sources import open_source
 from urst_tiles.styles import DEFAULT_STYLE, StyleCard
-from urst_tiles.stylizing import RunReport
+
+if TYPE_CHECKING:  # so that what a raster is can be told without PyTorch
+    from urst_tiles.networks.catalogue import MethodFacts
+    from urst_tiles.planning import RunPlan
+    from urst_tiles.stylizing import RunReport
 
 __all__ = ["describe", "format_seconds", "info_text", "networks_text", "plan_text", "run_report_text", "styles_text"]
 

@@ -11,11 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from urst_tiles.errors import RunMismatchError, StoreError
+from urst_tiles.errors import InputError, RunMismatchError, StoreError
+from urst_tiles.objects import Objects, is_url, without_file_scheme
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.masked import Masked
 
-__all__ = ["RECORD", "RunRecord", "raster_settings", "read_run", "refuse_other_settings", "sha256", "write_atomically"]
+__all__ = [
+    "RECORD",
+    "RunRecord",
+    "raster_settings",
+    "read_run",
+    "record_among",
+    "refuse_other_settings",
+    "run_record",
+    "sha256",
+    "write_atomically",
+]
 
 
 RECORD = "urst/run.json"
@@ -78,6 +89,26 @@ def read_run(store: Path) -> RunRecord | None:
         return RunRecord.from_bytes((store / RECORD).read_bytes())
     except OSError:
         return None
+
+
+def record_among(objects: Objects) -> RunRecord | None:
+    """The same, of what lies below a URL.
+
+    Raises:
+        OSError: it cannot be looked into.
+    """
+    data = objects.get(RECORD)
+    return None if data is None else RunRecord.from_bytes(data)
+
+
+def run_record(target: str | Path) -> RunRecord | None:
+    """The record of a result or an unfinished store of this program, in a folder or below a URL; None for anything
+    else."""
+    if not is_url(target):
+        return read_run(Path(without_file_scheme(str(target))))
+    with contextlib.suppress(OSError, InputError):
+        return record_among(Objects(str(target)))
+    return None
 
 
 def write_atomically(path: Path, data: bytes) -> None:

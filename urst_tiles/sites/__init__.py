@@ -8,12 +8,11 @@ from pathlib import Path
 from urst_tiles.errors import InputError
 from urst_tiles.objects import is_url, without_file_scheme
 from urst_tiles.options import Part
-from urst_tiles.runs import RunRecord, read_run
 from urst_tiles.sites.base import Site
-from urst_tiles.sites.bucket import BucketSite, record_at
+from urst_tiles.sites.bucket import BucketSite
 from urst_tiles.sites.local import LocalSite
 
-__all__ = ["BucketSite", "LocalSite", "Site", "open_site", "run_record"]
+__all__ = ["BucketSite", "LocalSite", "Site", "open_site"]
 
 
 def open_site(target: str | Path, part: Part | None, scratch: str | Path | None) -> Site:
@@ -33,8 +32,3 @@ def open_site(target: str | Path, part: Part | None, scratch: str | Path | None)
     if is_url(target):
         return BucketSite(str(target), part, folder)
     return LocalSite(Path(without_file_scheme(str(target))), part, folder)
-
-
-def run_record(target: str | Path) -> RunRecord | None:
-    """The record of a result or an unfinished store of this program; None for anything else."""
-    return record_at(str(target)) if is_url(target) else read_run(Path(without_file_scheme(str(target))))

@@ -41,7 +41,7 @@ from urst_tiles.folders import check_writable, scratch_folder
 from urst_tiles.ledger import Ledger, ObjectLog
 from urst_tiles.objects import Objects
 from urst_tiles.options import Part
-from urst_tiles.runs import RECORD, RunRecord, refuse_other_settings, sha256
+from urst_tiles.runs import RECORD, RunRecord, record_among, refuse_other_settings, sha256
 from urst_tiles.sharing import gate
 from urst_tiles.sites.base import NOTES_GROUP
 from urst_tiles.sources.base import Source
@@ -51,7 +51,7 @@ from urst_tiles.stores.files import storage_errors
 from urst_tiles.stores.omezarr import store_documents
 from urst_tiles.stores.places import ROOT, UNFINISHED_ROOT
 
-__all__ = ["BucketSite", "record_at"]
+__all__ = ["BucketSite"]
 
 _NOTES = "urst"
 _NOTES_GROUP = f"{_NOTES}/zarr.json"
@@ -136,7 +136,7 @@ class BucketSite:
 
     def record(self) -> RunRecord | None:
         with self._errors("look into"):
-            return _record(self._objects)
+            return record_among(self._objects)
 
     def save_record(self, record: RunRecord) -> None:
         document = self._document()
@@ -228,15 +228,3 @@ class BucketSite:
 
     def _errors(self, what: str) -> AbstractContextManager[None]:
         return storage_errors(f"cannot {what} {self.target}")
-
-
-def record_at(url: str) -> RunRecord | None:
-    """The record of a run below a URL, finished or not; None for anything else."""
-    with contextlib.suppress(OSError, InputError):
-        return _record(Objects(url))
-    return None
-
-
-def _record(objects: Objects) -> RunRecord | None:
-    data = objects.get(RECORD)
-    return None if data is None else RunRecord.from_bytes(data)

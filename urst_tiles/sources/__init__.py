@@ -77,7 +77,7 @@ def _open_path(path: str, choice: Choice) -> Source:
 
     if "://" not in path:
         check_file(path)
-        if not is_for_tifffile(path):
+        if not is_for_tifffile(path, choice.level):
             return behind_own_mask(VipsSource(path, choice))
     return behind_own_mask(TiffSource(path, choice))
 

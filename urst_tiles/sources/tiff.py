@@ -1,4 +1,5 @@
-"""TIFFs that libvips does not read, by tifffile: tiled bands apart, channels as pages, Zstandard, 64 bits, by URL.
+"""TIFFs that libvips does not read, by tifffile: tiled bands apart, channels as pages, Zstandard, 64 bits, small ones
+in large tiles, by URL.
 
 A window decodes the tiles or strips that it touches and no others; nothing is kept.
 """
@@ -34,13 +35,22 @@ _KINDS = {0: "white as 0", 3: "a palette", 5: "CMYK", 8: "Lab", 32803: "a camera
 """What TIFF calls photometric, where numbers are not brightness."""
 
 
-def is_for_tifffile(path: str) -> bool:
-    """Whether a file is a TIFF that libvips does not read, or would show in part."""
+def is_for_tifffile(path: str, level: int) -> bool:
+    """Whether a file is a TIFF of which libvips does not read a level, or would show it in part."""
     facts = read_tiff_facts(path) if is_tiff(path) else None
     if facts is None:
         return False
     apart = facts.apart or (facts.planar and facts.tile is not None)
-    return apart or facts.wide or facts.compression not in _ANY_LIBTIFF
+    return apart or facts.wide or facts.compression not in _ANY_LIBTIFF or _lost_in_a_tile(facts, level)
+
+
+def _lost_in_a_tile(facts: TiffFacts, level: int) -> bool:
+    """Whether a picture is so much smaller than its tiles, both ways, that libvips takes them for damage: the last
+    levels of pyramids, and what is cut out of large rasters."""
+    pages = [(facts.size, facts.tile), *(((page.width, page.height), page.tile) for page in facts.levels)]
+    size, tile = pages[level] if level < len(pages) else pages[0]
+    # found by trying sizes and tiles with libvips 8.18; 8.14.2 refused more
+    return tile is not None and all(side > 2 * -(-length // 128) * 128 for length, side in zip(size, tile, strict=True))
 
 
 class TiffFileHeader:

@@ -46,6 +46,8 @@ class TiffLevel:
 class TiffFacts:
     """What the first page of a TIFF says of itself. Orientation is not applied here."""
 
+    size: tuple[int, int]
+    # (width, height) in pixels
     tile: tuple[int, int] | None
     # (width, height) of a tile in pixels; None in a file of strips
     planar: bool
@@ -99,6 +101,7 @@ def facts_of(tif: Any) -> TiffFacts:
     levels, masks = _levels(tif, page), masks_of(tif)
     pages_of_raster = 1 + sum(level.subifd is None for level in levels)
     return TiffFacts(
+        size=(int(page.imagewidth), int(page.imagelength)),
         tile=_tile(page),
         planar=int(page.planarconfig) == 2 and page.samplesperpixel > 1,
         palette=int(page.photometric) == 3,
