@@ -354,9 +354,10 @@ def test_a_mask_behind_a_url(tmp_path: Path, apart: bool) -> None:
 def test_tiles_of_a_mask_that_were_never_written_hide(tmp_path: Path) -> None:
     path = with_mask(tmp_path / "a.tif", picture(HEIGHT, WIDTH, 3), np.ones((HEIGHT, WIDTH), np.bool_))
     with tifffile.TiffFile(path) as tif:
-        counts = list(tif.pages[1].aspage().databytecounts)
-    counts[0] = 0
-    put(path, 1, 325, counts)
+        page = tif.pages[1].aspage()
+        lists = {324: list(page.dataoffsets), 325: list(page.databytecounts)}
+    for tag, numbers in lists.items():
+        put(path, 1, tag, [0, *numbers[1:]])
     found = whole(open_source(path))[..., 3]
     assert not found[:32, :32].any()
     assert (found[32:] == 255).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -74,10 +75,14 @@ def _open_path(path: str, choice: Choice) -> Source:
     from urst_tiles.sources.own_mask import behind_own_mask
     from urst_tiles.sources.tiff import TiffSource, is_for_tifffile
     from urst_tiles.sources.vips import VipsSource, check_file
+    from urst_tiles.sources.vips_image import has_refused_header
 
     if "://" not in path:
         check_file(path)
         if not is_for_tifffile(path, choice.level):
+            if has_refused_header(path):
+                with contextlib.suppress(SourceError):  # of a kind that only libvips reads: it says what it refuses
+                    return behind_own_mask(TiffSource(path, choice))
             return behind_own_mask(VipsSource(path, choice))
     return behind_own_mask(TiffSource(path, choice))
 

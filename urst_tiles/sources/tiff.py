@@ -1,5 +1,5 @@
-"""TIFFs that libvips does not read, by tifffile: tiled bands apart, channels as pages, Zstandard, 64 bits, small ones
-in large tiles, by URL.
+"""TIFFs that libvips does not read, by tifffile: tiled bands apart, channels as pages, Zstandard, 64 bits, with tiles
+never written, small ones in large tiles, by URL.
 
 A window decodes the tiles or strips that it touches and no others; nothing is kept.
 """
@@ -22,6 +22,7 @@ from urst_tiles.sources.base import chosen_of
 from urst_tiles.sources.byte_files import ByteFile
 from urst_tiles.sources.choice import ALL_OF_IT, Choice
 from urst_tiles.sources.tiff_header import TiffFacts, facts_of, read_tiff_facts
+from urst_tiles.sources.values import held
 from urst_tiles.sources.vips_image import is_tiff
 
 __all__ = ["SLACK_BYTES", "TiffArray", "TiffFileHeader", "TiffSource", "is_for_tifffile"]
@@ -41,7 +42,8 @@ def is_for_tifffile(path: str, level: int) -> bool:
     if facts is None:
         return False
     apart = facts.apart or (facts.planar and facts.tile is not None)
-    return apart or facts.wide or facts.compression not in _ANY_LIBTIFF or _lost_in_a_tile(facts, level)
+    other = facts.wide or facts.holes or facts.compression not in _ANY_LIBTIFF
+    return apart or other or _lost_in_a_tile(facts, level)
 
 
 def _lost_in_a_tile(facts: TiffFacts, level: int) -> bool:
@@ -91,14 +93,15 @@ class TiffFileHeader:
 
 class TiffArray:
     """One level of the first picture, as an array: axes that count pages, then a page's own. Or, without a level, one
-    page of the file."""
+    page of the file. Tiles that were never written hold ``nodata``, or 0."""
 
-    def __init__(self, header: TiffFileHeader, level: int | None, page: int = 0) -> None:
+    def __init__(self, header: TiffFileHeader, level: int | None, page: int = 0, nodata: float | None = None) -> None:
         self._header, self._level, self._first = header, level, page
-        held = header.tif().pages[page].aspage() if level is None else header.tif().series[0].levels[level]
-        key = held.keyframe
-        self.shape = tuple(int(length) for length in held.shape)
-        self.dtype = np.dtype(held.dtype)
+        pages = header.tif().pages[page].aspage() if level is None else header.tif().series[0].levels[level]
+        key = pages.keyframe
+        self.shape = tuple(int(length) for length in pages.shape)
+        self.dtype = np.dtype(pages.dtype)
+        self._unwritten = nodata if self.dtype.kind == "f" else held(nodata, self.dtype)
         self._own = len(key.shape)  # axes of a page
         self._apart = int(key.planarconfig) == 2 and key.samplesperpixel > 1
         self._size = int(key.imagelength), int(key.imagewidth)
@@ -137,12 +140,13 @@ class TiffArray:
         rows, columns = (range(length)[part] for part, length in zip(index, self._size, strict=True))
         tall, wide = self._segment
         across, down = -(-self._size[1] // wide), -(-self._size[0] // tall)
-        out = np.zeros((len(rows), len(columns), 1 if self._apart else self._samples), self.dtype)
+        shape = len(rows), len(columns), 1 if self._apart else self._samples
+        out = np.full(shape, self._unwritten or 0, self.dtype)
         for row in range(rows.start // tall, -(-rows.stop // tall)):
             for column in range(columns.start // wide, -(-columns.stop // wide)):
                 pixels = self._decoded(number, plane * across * down + row * across + column)
                 if pixels is None:
-                    continue  # never written: zeros
+                    continue
                 top, left = row * tall, column * wide
                 first, last = max(rows.start, top), min(rows.stop, top + pixels.shape[0])
                 begin, end = max(columns.start, left), min(columns.stop, left + pixels.shape[1])
@@ -155,7 +159,7 @@ class TiffArray:
         """(rows, columns, samples) of a tile or strip, None for one that was never written."""
         page, decode, tables = self._header.page(self._level, self._first + number)
         offset, count = int(page.dataoffsets[segment]), int(page.databytecounts[segment])
-        if count == 0:
+        if count == offset == 0:
             return None
         pixels = decode(self._header.file.read(offset, count), segment, jpegtables=tables)[0]
         return None if pixels is None else pixels[0]
@@ -176,7 +180,9 @@ class TiffSource(ArraySource):
             tif = header.tif()
             series, facts = tif.series[0], facts_of(tif)
             arrays = tuple(
-                TiffArray(header, at) for at, level in enumerate(series.levels) if not (at and level.keyframe.is_mask)
+                TiffArray(header, at, nodata=facts.nodata)
+                for at, level in enumerate(series.levels)
+                if not (at and level.keyframe.is_mask)
             )
             stated = _stated(tif, series, facts, arrays, path)
         except SourceError:

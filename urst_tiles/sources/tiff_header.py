@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import re
@@ -12,7 +13,7 @@ import tifffile
 
 from urst_tiles.sources.geo import GeoTags, read_geo_tags
 from urst_tiles.sources.mask_pages import NO_MASKS, Masks, masks_of
-from urst_tiles.sources.tile_tables import TileTable, tile_table
+from urst_tiles.sources.tile_tables import TileTable, has_holes, tile_table
 
 __all__ = ["TiffFacts", "TiffLevel", "facts_of", "read_tiff_facts"]
 
@@ -79,6 +80,8 @@ class TiffFacts:
     # pages that say which pixels are valid
     tiles: TileTable | None = None
     # of the first page, where it is of a plain kind
+    holes: bool = False
+    # whether tiles or strips of the raster or its levels were never written; known of files on a disk here
 
 
 def read_tiff_facts(path: str) -> TiffFacts | None:
@@ -88,7 +91,9 @@ def read_tiff_facts(path: str) -> TiffFacts | None:
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            return facts_of(tif)
+            held = tif.series[0].levels if tif.series else ()
+            holes = any(map(has_holes, (tif.pages.first, *(level.keyframe for level in held))))
+            return dataclasses.replace(facts_of(tif), holes=holes)
     # A damaged header raises whatever the damage leads to: struct.error, IndexError, MemoryError …
     except Exception as error:  # noqa: BLE001
         _log.debug("no header facts of %s: %s", path, error)
@@ -111,7 +116,7 @@ def facts_of(tif: Any) -> TiffFacts:
         other_pages=max(0, len(tif.pages) - pages_of_raster - len(masks.pages)),
         nodata=_nodata(page),
         range=_range(page),
-        orientation=int(page.tags.valueof("Orientation", 1)),
+        orientation=_orientation(page),
         apart=(tif.is_ome or tif.is_imagej) and len(tif.series[0].pages) > 1,
         wide=page.dtype is not None and page.dtype.itemsize > 4 and page.dtype.kind in "iuf",
         compression=int(page.compression),
@@ -143,6 +148,11 @@ def _levels(tif: Any, first: Any) -> tuple[TiffLevel, ...]:
 
 def _tile(page: Any) -> tuple[int, int] | None:
     return (int(page.tilewidth), int(page.tilelength)) if page.is_tiled else None
+
+
+def _orientation(page: Any) -> int:
+    found = int(page.tags.valueof("Orientation", 1))
+    return found if 1 <= found <= 8 else 1
 
 
 def _nodata(page: Any) -> float | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-__all__ = ["NONE", "TileTable", "tile_table"]
+__all__ = ["NONE", "TileTable", "has_holes", "tile_table"]
 
 NONE, _DEFLATE = 1, (8, 32946)
 """TIFF's numbers of compressions. LZW is faster in libvips (benchmarks/tiles.py)."""
@@ -17,6 +19,8 @@ _COLOURS = {1: 1, 2: 3}
 """TIFF's photometric that is grey with black as 0, and RGB: how many samples."""
 _NUMBERS = {3: "u2", 4: "u4", 16: "u8"}
 """TIFF's types of whole numbers that tell where something stands."""
+_AT_ONCE = 1 << 17
+"""Numbers of a list that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,3 +79,28 @@ def tile_table(page: Any) -> TileTable | None:
         int(page.compression),
         int(page.predictor) == _HORIZONTAL,
     )
+
+
+def has_holes(page: Any) -> bool:
+    """Whether some of a ``tifffile.TiffPage``'s tiles or strips were never written: they stand nowhere and have no
+    bytes. GDAL leaves out those that hold nothing (SPARSE_OK), and reads them as nodata, or as 0."""
+    kind = "Tile" if page.is_tiled else "Strip"
+    lists = [page.tags.get(f"{kind}{name}") for name in ("Offsets", "ByteCounts")]
+    if None in lists or any(int(each.dtype) not in _NUMBERS for each in lists):
+        return False
+    return any(
+        bool(np.any((offsets == 0) & (counts == 0)))
+        for offsets, counts in zip(*(_numbers(page, each) for each in lists), strict=False)
+    )
+
+
+def _numbers(page: Any, tag: Any) -> Iterator[NDArray[Any]]:
+    """A list of a page's, some at a time; never more than the file has, whatever it says."""
+    file, kind = page.parent.filehandle, np.dtype(page.parent.byteorder + _NUMBERS[int(tag.dtype)])
+    for first in range(0, int(tag.count), _AT_ONCE):
+        wanted = min(_AT_ONCE, int(tag.count) - first) * kind.itemsize
+        file.seek(int(tag.valueoffset) + first * kind.itemsize)
+        data = file.read(wanted)
+        if len(data) < wanted:
+            return
+        yield np.frombuffer(data, kind)

@@ -7,6 +7,7 @@ file open and its tiles in memory, and one that failed would be handed out again
 from __future__ import annotations
 
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from urst_tiles.sources.tiff_header import TiffFacts
 __all__ = [
     "Presented",
     "decodes_whole",
+    "has_refused_header",
     "is_random_access",
     "is_tiff",
     "loader_of",
@@ -71,10 +73,42 @@ def open_image(path: str, access: Literal["random", "sequential"], **options: in
     Raises:
         pyvips.Error: the file cannot be opened.
     """
-    # libvips' TIFF loader paints tiles that it cannot read black unless it may not even warn; measured with 8.18.
-    # Unknown tags do not count as warnings. The other loaders raise for missing data, and would refuse good files
-    # for the sake of a warning.
-    fail_on = "warning" if is_tiff(path) else "error"
+    # libvips' TIFF loader paints tiles that it cannot read black unless it may not even warn. The other loaders raise
+    # for missing data, and would refuse good files for the sake of a warning. So does that of TIFFs in strips: a text
+    # with a null byte or tags out of order, which scanners and cameras write, are warnings. All measured with 8.18.
+    image = _opened(path, access, "warning" if is_tiff(path) else "error", options)
+    if not is_tiff(path) or not _in_strips(image) or _begins(path, "warning", options):
+        return image  # the strictest: of strips of JPEG and fax, some damage is but a warning
+    return _opened(path, access, "error", options)
+
+
+def has_refused_header(path: str) -> bool:
+    """Whether libvips refuses a TIFF's strips for an error in its header that keeps nobody from its pixels: a tag with
+    a value that it cannot have, such as an orientation of 0."""
+    try:
+        image = _opened(path, "sequential", "error", {}) if is_tiff(path) else None
+    except pyvips.Error:
+        return False
+    if image is None:
+        return False
+    return _in_strips(image) and not _begins(path, "error", {}) and _begins(path, "none", {})
+
+
+def _in_strips(image: Any) -> bool:
+    """Whether a TIFF's image is known not to be in tiles, which libvips tells from 8.15 on."""
+    return bool(pyvips.at_least_libvips(8, 15)) and "tile-width" not in image.get_fields()
+
+
+def _begins(path: str, fail_on: str, options: Mapping[str, int]) -> bool:
+    """Whether the first pixel can be read with as much to complain of as that."""
+    try:
+        pyvips.Region.new(_opened(path, "sequential", fail_on, options)).fetch(0, 0, 1, 1)
+    except pyvips.Error:
+        return False
+    return True
+
+
+def _opened(path: str, access: str, fail_on: str, options: Mapping[str, int]) -> Any:
     try:
         return pyvips.Image.new_from_file(path, access=access, fail_on=fail_on, revalidate=True, **options)
     except pyvips.Error as error:
