@@ -7,6 +7,7 @@ import logging
 import multiprocessing.resource_tracker
 import os
 import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,22 +37,53 @@ _CONFIG = {
 }
 
 
+_STARTING = threading.Lock()
+"""Held while a cluster starts: Dask's settings are the whole process's, and it imports parts of itself."""
+
+
+class _Hush:
+    """Dask's log lines, but for errors, are not shown while a cluster of ours lives. The handlers are the whole
+    process's: the first one to come turns them down, the last one to go turns them up."""
+
+    def __init__(self) -> None:
+        self._lock, self._alive = threading.Lock(), 0
+        self._before: list[tuple[logging.Handler, int]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._alive += 1
+            if self._alive == 1:
+                handlers = logging.getLogger("distributed").handlers
+                self._before = [(each, each.level) for each in handlers if isinstance(each, logging.StreamHandler)]
+                for handler, level in self._before:
+                    handler.setLevel(max(level, logging.ERROR))
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._alive -= 1
+            if self._alive == 0:
+                for handler, level in self._before:
+                    handler.setLevel(level)
+
+
+_HUSH = _Hush()
+
+
 @contextlib.contextmanager
 def local_client(threads: int) -> Iterator[Client]:
     """A Dask cluster inside this process: threads, no spilling, no dashboard."""
-    with (
-        dask.config.set(_CONFIG),
-        LocalCluster(
-            n_workers=1,
-            threads_per_worker=threads,
-            processes=False,
-            dashboard_address=_NOWHERE,
-            worker_dashboard_address=_NOWHERE,
-            memory_limit=0,
-            silence_logs=logging.ERROR,
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with _HUSH, contextlib.ExitStack() as stack:
+        with _STARTING, dask.config.set(_CONFIG):
+            cluster = LocalCluster(
+                n_workers=1,
+                threads_per_worker=threads,
+                processes=False,
+                dashboard_address=_NOWHERE,
+                worker_dashboard_address=_NOWHERE,
+                memory_limit=0,
+                silence_logs=False,
+            )
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
         yield client
 
 
@@ -70,10 +102,10 @@ def local_workers(count: int, threads: int, *, device: str = "auto") -> Iterator
     config = {**_CONFIG, "distributed.nanny.pre-spawn-environ": cores}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": _NOWHERE}}
     workers = {number: _worker(threads, worker_environment(number, gpus)) for number in range(count)}
-    with dask.config.set(config), contextlib.ExitStack() as stack:
-        with _deaf_children():
+    with _HUSH, contextlib.ExitStack() as stack:
+        with _STARTING, dask.config.set(config), _deaf_children():
             cluster = stack.enter_context(
-                SpecCluster(workers=workers, scheduler=scheduler, silence_logs=logging.ERROR, name="urst-tiles")
+                SpecCluster(workers=workers, scheduler=scheduler, silence_logs=False, name="urst-tiles")
             )
             client = stack.enter_context(Client(cluster))
         client.wait_for_workers(count)

@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from urst_tiles.engines.devices import is_out_of_memory
 from urst_tiles.networks.base import AnySizeNetwork
-from urst_tiles.networks.graphs import copy_sharing_weights, input_of, module_of, only_reader, remove, used_once
+from urst_tiles.networks.graphs import input_of, module_of, only_reader, remove, used_once
 from urst_tiles.networks.padding import round_up
+from urst_tiles.networks.tracing import copy_sharing_weights
 
 __all__ = ["AGREE", "fused", "fused_where_it_agrees"]
 

@@ -36,8 +36,9 @@ from urst_tiles.engines.devices import (
 from urst_tiles.engines.fusing import fused_where_it_agrees
 from urst_tiles.errors import DeviceMemoryError
 from urst_tiles.networks.base import AnySizeNetwork, FrozenNetwork
-from urst_tiles.networks.graphs import Convolution, copy_sharing_weights, module_of
+from urst_tiles.networks.graphs import Convolution, module_of
 from urst_tiles.networks.interior import interior
+from urst_tiles.networks.tracing import copy_sharing_weights
 
 __all__ = ["Precision", "TorchEngine", "choose_device", "describe"]
 

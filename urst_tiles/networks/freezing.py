@@ -16,12 +16,13 @@ from torch import nn
 from torch.fx import GraphModule
 
 from urst_tiles.networks.folding import fold_affines, fold_pointwise
-from urst_tiles.networks.graphs import channels_last, copy_sharing_weights, flatten
+from urst_tiles.networks.graphs import channels_last, flatten
 from urst_tiles.networks.lean import pad_before_upsampling, relu_in_place, tidy
 from urst_tiles.networks.moments import Moments
 from urst_tiles.networks.normalization import constant_affine, frozen_norm, is_norm
 from urst_tiles.networks.phases import convolve_in_phases
 from urst_tiles.networks.quads import convolve_in_quads
+from urst_tiles.networks.tracing import copy_sharing_weights
 
 __all__ = ["PASSES", "freeze", "replace_norms"]
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import operator
-from typing import TypeVar
+import threading
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,12 +15,13 @@ from torch.fx import GraphModule, Interpreter, Node, Tracer
 from torch.nn import functional
 
 from urst_tiles.networks.normalization import Leaf
+from urst_tiles.networks.tracing import TRACING
 
 __all__ = [
     "Convolution",
+    "Walk",
     "channels_last",
     "copies_pixels",
-    "copy_sharing_weights",
     "flatten",
     "input_of",
     "is_fresh",
@@ -32,7 +34,6 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
-_Module = TypeVar("_Module", bound=nn.Module)
 
 Convolution = nn.Conv2d | nn.ConvTranspose2d
 _RELUS = (functional.relu, torch.relu, torch.relu_)
@@ -46,7 +47,8 @@ def flatten(module: nn.Module) -> nn.Module:
     argument until the call returns.
     """
     try:
-        graph = _LeafTracer().trace(module)
+        with TRACING:
+            graph = _LeafTracer().trace(module)
     except (TypeError, RuntimeError, ValueError, AttributeError, torch.fx.proxy.TraceError) as error:
         # A forward that branches on shapes, say. It works as it is, only not as lean.
         _log.info("%s stays as it is, its layers are not joined: %s", type(module).__name__, error)
@@ -65,15 +67,28 @@ def channels_last(module: nn.Module) -> nn.Module:
     return moved
 
 
-def copy_sharing_weights(module: _Module) -> _Module:
-    """Layers of its own, whose tensors are those of the module given."""
-    tensors = (*module.parameters(), *module.buffers())
-    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
-
-
 class _LeafTracer(Tracer):
+    """Takes a :class:`Leaf` for one operation. What other threads run meanwhile, torch hands over too: that is left
+    alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._thread = threading.get_ident()
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         return isinstance(m, Leaf) or super().is_leaf_module(m, module_qualified_name)
+
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
+        return super().call_module(m, forward, args, kwargs)
+
+    def getattr(self, attr: str, attr_val: Any, parameter_proxy_cache: dict[str, Any]) -> Any:
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def input_of(node: Node) -> Node:
@@ -133,18 +148,27 @@ def remove(node: Node) -> None:
     node.graph.erase_node(node)
 
 
+class Walk(Interpreter):
+    """A graph run node by node. torch's own notes which one is at work, in one place for the whole process, where
+    another thread may be recording a network; this one does not."""
+
+    def run_node(self, n: Node) -> Any:
+        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        return getattr(self, n.op)(n.target, args, kwargs)
+
+
 def shapes(net: GraphModule, side: int) -> dict[Node, torch.Size]:
     """Of each node's map, for one image of this side in pixels. No pixel is computed."""
     found: dict[Node, torch.Size] = {}
 
-    class Shapes(Interpreter):
-        def run_node(self, n: Node) -> object:
+    class Shapes(Walk):
+        def run_node(self, n: Node) -> Any:
             result = super().run_node(n)
             if isinstance(result, Tensor):
                 found[n] = result.shape
             return result
 
     weight = next(net.parameters(), torch.empty(0))
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with TRACING, FakeTensorMode(allow_non_fake_inputs=True):
         Shapes(net).run(torch.zeros(1, 3, side, side, dtype=weight.dtype, device=weight.device))
     return found

@@ -23,10 +23,11 @@ from torch.nn import functional
 
 from urst_tiles.networks.base import AnySizeNetwork
 from urst_tiles.networks.footprint import multiply_adds_at
-from urst_tiles.networks.graphs import copy_sharing_weights, input_of, module_of, only_reader, remove, used_once
+from urst_tiles.networks.graphs import input_of, module_of, only_reader, remove, used_once
 from urst_tiles.networks.normalization import ChannelAffine, Leaf
 from urst_tiles.networks.phases import Interleave
 from urst_tiles.networks.quads import Shuffle
+from urst_tiles.networks.tracing import copy_sharing_weights
 
 __all__ = ["Trim", "interior", "work_inside"]
 

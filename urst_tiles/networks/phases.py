@@ -62,7 +62,8 @@ class Interleave(Leaf):
     def forward(self, phases: Tensor) -> Tensor:
         count, depth, height, width = phases.shape
         channels = depth // 4
-        if torch.compiler.is_exporting():
+        # which is so in all threads; who runs the network meanwhile has tensors that are nothing else
+        if torch.compiler.is_exporting() and type(phases) is not Tensor:
             ordered = phases.reshape(count, 4, channels, height, width).transpose(1, 2).reshape(phases.shape)
             return functional.pixel_shuffle(ordered, 2)[..., 1:-1, 1:-1]
         shape = (count, channels, 2 * (height - 1), 2 * (width - 1))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.fx.config
@@ -15,10 +17,16 @@ from torch.fx import Graph, Node
 
 from urst_tiles.errors import NetworkError
 
-__all__ = ["PROBE_SIDE", "Recording", "arguments", "capture", "operation"]
+__all__ = ["PROBE_SIDE", "TRACING", "Recording", "arguments", "capture", "copy_sharing_weights", "operation"]
+
+_Module = TypeVar("_Module", bound=nn.Module)
 
 PROBE_SIDE = 960
 """Side of the square the graph is recorded at: divisible by 64, 3 and 5, and wider than twice any sensible padding."""
+
+TRACING = threading.RLock()
+"""Held by whoever traces or records a network. torch patches nn.Module for the whole process meanwhile, and of two that
+do so at the same time the one that ends first takes away the other's patches, the last one puts them back for good."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +51,10 @@ def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
     weight = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
     image = torch.zeros(1, dtype=weight.dtype, device=weight.device).expand(1, 3, side, side)
     try:
-        with torch.no_grad(), warnings.catch_warnings(), _no_stack_traces():
+        with TRACING, torch.no_grad(), warnings.catch_warnings(), _no_stack_traces():
             warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
-            program = torch.export.export(module, (image,), strict=False)
+            # A copy: torch puts tensors without values in the place of its weights, and others may be running it.
+            program = torch.export.export(copy_sharing_weights(module), (image,), strict=False)
             if any(_writes_through_view(node) for node in program.graph.nodes):
                 program = program.run_decompositions({})
     except Exception as error:
@@ -75,6 +84,12 @@ def _no_stack_traces() -> Iterator[None]:
         yield
     finally:
         settings.do_not_emit_stack_traces = before
+
+
+def copy_sharing_weights(module: _Module) -> _Module:
+    """Layers of its own, whose tensors are those of the module given."""
+    tensors = (*module.parameters(), *module.buffers())
+    return copy.deepcopy(module, {id(tensor): tensor for tensor in tensors})
 
 
 def operation(node: Node) -> str:

@@ -16,14 +16,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx import GraphModule, Interpreter, Node
+from torch.fx import GraphModule, Node
 
 from urst_tiles.engines.llvm.convolution import Convolution
 from urst_tiles.engines.llvm.layers import Writing, is_channels_last, is_middle
 from urst_tiles.engines.llvm.maps import SIZES
 from urst_tiles.engines.llvm.workshop import in_turn
-from urst_tiles.networks.graphs import module_of
+from urst_tiles.networks.graphs import Walk, module_of
 from urst_tiles.networks.interior import Trim
+from urst_tiles.networks.tracing import TRACING
 
 __all__ = ["Bound", "Plan", "Schedule"]
 
@@ -122,7 +123,7 @@ class Schedule:
         return Bound(image, partial(_stepwise, tuple(binding.steps), cast("Tensor", made)))
 
     def _plan(self, count: int, height: int, width: int) -> Plan:
-        with FakeTensorMode(allow_non_fake_inputs=True):
+        with TRACING, FakeTensorMode(allow_non_fake_inputs=True):
             trial = _Trial(self._net)
             trial.run(torch.empty(count, height, width, 3).permute(0, 3, 1, 2))
         blocks = [block for block in trial.blocks.values() if block.node is not None]
@@ -146,7 +147,7 @@ class _Block:
     # that it has a place for: the image, or a layer of our own that writes it
 
 
-class _Run(Interpreter):
+class _Run(Walk):
     """One call."""
 
     def __init__(self, net: GraphModule, places: Mapping[Node, int], memory: Tensor) -> None:
@@ -196,7 +197,7 @@ def _stepwise(steps: Sequence[Callable[[], None]], made: Tensor) -> Tensor:
     return made
 
 
-class _Trial(Interpreter):
+class _Trial(Walk):
     """One call in which no pixel is computed: what memory is asked for, and when it is read last."""
 
     def __init__(self, net: GraphModule) -> None:
