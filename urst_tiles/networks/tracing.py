@@ -75,7 +75,7 @@ def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
 def _no_stack_traces() -> Iterator[None]:
     """Nobody reads where in a network's source each operation came from, and noting it takes an eighth of the time.
 
-    torch has this setting only process-wide; another thread that records meanwhile loses no more than those notes.
+    torch has this setting only process-wide: for whoever holds :data:`TRACING`.
     """
     settings: Any = torch.fx.config
     before = getattr(settings, "do_not_emit_stack_traces", False)  # not there in torch 2.7
