@@ -46,6 +46,16 @@ def network_of(weights: str) -> Any:
     return untrained(width=8, seed=1) if weights == "-" else load_network("johnson", weights)
 
 
+def named(weights: str) -> str:
+    """What :func:`network_of` gives, in a few words."""
+    if weights.startswith("method:"):
+        from benchmarks.subjects import subject
+
+        name, _, folder = weights.removeprefix("method:").partition("=")
+        return f"{name}, {subject(name, Path(folder) if folder else None).weights}"
+    return "johnson width 8, random weights" if weights == "-" else Path(weights).name
+
+
 def run_tiled(raster: str, target: str, weights: str, **options: Any) -> dict[str, Any]:
     """Stylize and report. ``options``: as for stylize()."""
     from urst_tiles import stylize
@@ -103,7 +113,8 @@ def measure(sizes: list[float], identity: list[float], weights: str, most: int, 
             source = unwritten(Path(scratch) / f"{size}.zarr", size)
             add(found["identity"], size, "tiled", source, target, "identity", "torch")
     return {
-        "network": "johnson width 8, random weights" if weights == "-" else Path(weights).name,
+        "network": named(weights),
+        "engine": engine,
         "whole image may take": most,
         "slope, bytes a pixel": {name: slope(rows) for name, rows in found.items()},
         "peak of the largest over that of 85 megapixels": {
@@ -232,7 +243,11 @@ def main() -> None:
     parser.add_argument("--sizes", type=float, nargs="+", default=[1, 4, 16, 85, 256, 1000], help="megapixels")
     parser.add_argument("--identity", type=float, nargs="*", default=[85, 1000, 10_000], help="megapixels")
     parser.add_argument("--whole-memory", default="12GiB", help="what the whole-image run may take")
-    parser.add_argument("--weights", default="-", help="a johnson weights file [default: width 8, random]")
+    parser.add_argument(
+        "--weights",
+        default="-",
+        help="a johnson weights file, method:style for the shipped one, method:NAME=FOLDER [default: width 8, random]",
+    )
     parser.add_argument("--engine", default="torch", help="one for all sizes: each takes memory of its own")
     parser.add_argument("--raster", help="measure this raster instead")
     parser.add_argument("--name", default="memory", help="of the result files")

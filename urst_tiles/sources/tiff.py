@@ -226,7 +226,10 @@ def _stated(tif: Any, series: Any, facts: TiffFacts, arrays: tuple[TiffArray, ..
     photometric = int(page.photometric)
     if photometric in _KINDS or (photometric == 6 and int(page.compression) not in _JPEGS) or page.bitspersample < 8:
         kind = _KINDS.get(photometric, f"YCbCr or {page.bitspersample} bits")
-        raise SourceError(f"{name} holds {kind}, which is only read from files with all bands together on a disk here")
+        raise SourceError(
+            f"{name} holds {kind}, which is only read from a file on a disk here with all bands together, every tile "
+            "written, packed by LZW, deflate, JPEG or not at all. Store it like that first"
+        )
     if facts.orientation != 1:
         raise SourceError(
             f"{name} is to be turned (orientation {facts.orientation}), which is not done for a TIFF of this kind. "
