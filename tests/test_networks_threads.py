@@ -3,13 +3,20 @@ none the wiser."""
 
 from __future__ import annotations
 
+import copy
+import operator
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 
+import pytest
 import torch
 from torch import Tensor, nn
+from torch.fx import Tracer
+from torch.nn import functional
 
 from urst_tiles.networks.graphs import flatten
+from urst_tiles.networks.joined import Joined
 from urst_tiles.networks.tracing import capture
 
 
@@ -56,6 +63,55 @@ def test_a_network_that_runs_is_not_traced_by_another_thread() -> None:
         finally:
             done.set()
         assert running.result() > 1
+
+
+def test_other_threads_compute_as_ever_while_a_network_is_recorded() -> None:
+    seen = []
+
+    class Looking(nn.Module):
+        def forward(self, image: Tensor) -> Tensor:
+            seen.append([backend.enabled for backend in (torch.backends.mkldnn, torch.backends.cudnn)])
+            return functional.relu(image)
+
+    before = [torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled]
+    capture(Looking(), 64)
+    assert seen == [before]
+    assert before[1]
+    assert [torch.backends.mkldnn.enabled, torch.backends.cudnn.enabled] == before
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not torch.backends.mkldnn.enabled
+    assert torch.backends.mkldnn.enabled == before[0]
+
+
+def test_a_joined_network_is_read_back_as_it_was_without_being_traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Various(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.block, self.norm = Block(), nn.BatchNorm2d(3)
+            self.register_buffer("shift", torch.rand(1, 3, 1, 1))
+
+        def forward(self, image: Tensor) -> Tensor:
+            a, b = torch.split(self.block(image), [1, 2], dim=1)
+            both = torch.cat([b, a * 2 + 1], dim=1).clamp(min=0.1)
+            pooled = functional.max_pool2d(both, 2, stride=1)
+            result: Tensor = operator.add(self.norm(pooled), self.shift)[..., 1:, :-1]
+            return result
+
+    joined = flatten(Various().eval())
+    assert isinstance(joined, Joined)
+    packed = pickle.dumps(joined)
+    monkeypatch.setattr(Tracer, "trace", None)
+    found = pickle.loads(packed)
+    assert isinstance(found, Joined)
+    assert not found.training
+    assert [(node.op, node.name, str(node.args)) for node in found.graph.nodes] == [
+        (node.op, node.name, str(node.args)) for node in joined.graph.nodes
+    ]
+    image = torch.rand(2, 3, 9, 7)
+    with torch.no_grad():
+        torch.testing.assert_close(found(image), joined(image), rtol=0, atol=0)
+    again = pickle.loads(pickle.dumps(copy.deepcopy(found)))
+    assert again.state_dict().keys() == joined.state_dict().keys()
 
 
 def test_networks_are_traced_by_many_threads() -> None:

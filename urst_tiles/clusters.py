@@ -83,7 +83,7 @@ def local_client(threads: int) -> Iterator[Client]:
                 memory_limit=0,
                 silence_logs=False,
             )
-            client = stack.enter_context(Client(stack.enter_context(cluster)))
+            client = stack.enter_context(Client(stack.enter_context(cluster), set_as_default=False))
         yield client
 
 
@@ -107,7 +107,7 @@ def local_workers(count: int, threads: int, *, device: str = "auto") -> Iterator
             cluster = stack.enter_context(
                 SpecCluster(workers=workers, scheduler=scheduler, silence_logs=False, name="urst-tiles")
             )
-            client = stack.enter_context(Client(cluster))
+            client = stack.enter_context(Client(cluster, set_as_default=False))
         client.wait_for_workers(count)
         yield client
 

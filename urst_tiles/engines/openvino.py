@@ -17,7 +17,6 @@ import contextlib
 import importlib.util
 import queue
 import threading
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
@@ -30,7 +29,7 @@ from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.networks.padding import extend, round_up
 from urst_tiles.networks.portable import portable
-from urst_tiles.networks.tracing import TRACING
+from urst_tiles.networks.tracing import recording
 from urst_tiles.sources.base import Pixels
 
 __all__ = ["OpenVINOEngine", "check_openvino", "describe_openvino", "is_installed"]
@@ -199,8 +198,7 @@ def _convert(network: FrozenNetwork, top: float) -> Any:
     side = 2 * network.minimum
     # Two windows that are no square: a number of 1 would be taken for a constant.
     example = torch.zeros(2, side, side + network.stride, 3, dtype=torch.int32)
-    with TRACING, torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
+    with recording():
         program = torch.export.export(_Levels(network, top), (example,), strict=False)
         decoder = TorchFXPythonDecoder(program.run_decompositions(_kept_whole()).module(), dynamic_shapes=True)
         frontend = FrontEndManager().load_by_framework("pytorch")

@@ -14,6 +14,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx import GraphModule, Interpreter, Node, Tracer
 from torch.nn import functional
 
+from urst_tiles.networks.joined import Joined
 from urst_tiles.networks.normalization import Leaf
 from urst_tiles.networks.tracing import TRACING
 
@@ -54,8 +55,8 @@ def flatten(module: nn.Module) -> nn.Module:
         _log.info("%s stays as it is, its layers are not joined: %s", type(module).__name__, error)
         return module
     for node in graph.nodes:
-        node.type = None  # annotations are strings here, which a pickled graph cannot import
-    return GraphModule(module, graph, type(module).__name__)
+        node.type = None  # annotations are strings here, which nobody reads
+    return Joined(module, graph, type(module).__name__)
 
 
 def channels_last(module: nn.Module) -> nn.Module:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from urst_tiles.errors import InputError, NetworkError
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.networks.portable import portable
-from urst_tiles.networks.tracing import TRACING
+from urst_tiles.networks.tracing import recording
 
 __all__ = ["OPSET", "onnx_bytes"]
 
@@ -41,7 +41,7 @@ def onnx_bytes(network: FrozenNetwork, facts: Mapping[str, str]) -> bytes:
     example = torch.zeros(2, 3, side, side + network.stride)
     sides = (dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO),)
     try:
-        with TRACING, torch.no_grad(), _quiet():
+        with recording(), _quiet():
             exported = torch.export.export(_Picture(network), (example,), dynamic_shapes=sides, strict=False)
             program: Any = torch.onnx.export(
                 exported, (), dynamo=True, opset_version=OPSET, verbose=False, input_names=["image"],

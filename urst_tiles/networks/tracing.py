@@ -17,7 +17,16 @@ from torch.fx import Graph, Node
 
 from urst_tiles.errors import NetworkError
 
-__all__ = ["PROBE_SIDE", "TRACING", "Recording", "arguments", "capture", "copy_sharing_weights", "operation"]
+__all__ = [
+    "PROBE_SIDE",
+    "TRACING",
+    "Recording",
+    "arguments",
+    "capture",
+    "copy_sharing_weights",
+    "operation",
+    "recording",
+]
 
 _Module = TypeVar("_Module", bound=nn.Module)
 
@@ -51,8 +60,7 @@ def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
     weight = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
     image = torch.zeros(1, dtype=weight.dtype, device=weight.device).expand(1, 3, side, side)
     try:
-        with TRACING, torch.no_grad(), warnings.catch_warnings(), _no_stack_traces():
-            warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
+        with recording(), _no_stack_traces():
             # A copy: torch puts tensors without values in the place of its weights, and others may be running it.
             program = torch.export.export(copy_sharing_weights(module), (image,), strict=False)
             if any(_writes_through_view(node) for node in program.graph.nodes):
@@ -69,6 +77,37 @@ def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
     if len(images) != 1 or len(results) != 1:
         raise NetworkError(f"the network takes {len(images)} images and returns {len(results)}; one of each is needed")
     return Recording(program.graph, images[0], results[0], side)
+
+
+@contextlib.contextmanager
+def recording() -> Iterator[None]:
+    """Around torch.export: by one thread at a time, and nothing of it reaches the others."""
+    with TRACING, torch.no_grad(), warnings.catch_warnings(), _backends_left_alone():
+        warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
+        yield
+
+
+@contextlib.contextmanager
+def _backends_left_alone() -> Iterator[None]:
+    """torch.export turns oneDNN and cuDNN off, for the whole process: what other threads compute meanwhile would go
+    other ways, take more memory and have other last bits. Nothing is computed here, so they stay as they are."""
+    thread = threading.get_ident()
+
+    def guarded(original: Any) -> Any:
+        def set_flags(*flags: Any, **named: Any) -> Any:
+            return () if threading.get_ident() == thread else original(*flags, **named)
+
+        return set_flags
+
+    backends: Any = (torch.backends.mkldnn, torch.backends.nnpack, torch.backends.cudnn)
+    originals = [backend.set_flags for backend in backends]
+    try:
+        for backend, original in zip(backends, originals, strict=True):
+            backend.set_flags = guarded(original)
+        yield
+    finally:
+        for backend, original in zip(backends, originals, strict=True):
+            backend.set_flags = original
 
 
 @contextlib.contextmanager
