@@ -91,9 +91,9 @@ def read_tiff_facts(path: str) -> TiffFacts | None:
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            held = tif.series[0].levels if tif.series else ()
-            holes = any(map(has_holes, (tif.pages.first, *(level.keyframe for level in held))))
-            return dataclasses.replace(facts_of(tif), holes=holes)
+            held = [tif.pages.first, *(level.keyframe for level in tif.series[0].levels)]
+            once = {page.offset: page for page in held}  # the first level is, as a rule, the first page
+            return dataclasses.replace(facts_of(tif), holes=any(map(has_holes, once.values())))
     # A damaged header raises whatever the damage leads to: struct.error, IndexError, MemoryError …
     except Exception as error:  # noqa: BLE001
         _log.debug("no header facts of %s: %s", path, error)

@@ -85,11 +85,11 @@ def open_image(path: str, access: Literal["random", "sequential"], **options: in
 def has_refused_header(path: str) -> bool:
     """Whether libvips refuses a TIFF's strips for an error in its header that keeps nobody from its pixels: a tag with
     a value that it cannot have, such as an orientation of 0."""
-    try:
-        image = _opened(path, "sequential", "error", {}) if is_tiff(path) else None
-    except pyvips.Error:
+    if not is_tiff(path):
         return False
-    if image is None:
+    try:
+        image = _opened(path, "sequential", "error", {})
+    except pyvips.Error:
         return False
     return _in_strips(image) and not _begins(path, "error", {}) and _begins(path, "none", {})
 
