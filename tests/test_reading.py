@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ import zarr
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support import left_in, picture, tree, write_tiff
+from tests.support import holding, left_in, picture, tree, write_tiff
 from urst_tiles import load_network, open_source, plan, stylize
 from urst_tiles.deployment import Deployment
 from urst_tiles.errors import RunStopped
@@ -113,16 +112,14 @@ def test_bands_are_for_one_process_and_for_rows_that_fit(
 def test_a_budget_too_small_for_bands_spools(
     tmp_path: Path, small_network: StyleNetwork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # Two plans are compared to the byte: what the process holds, which they count, may change between them.
-    held = SimpleNamespace(memory_info=lambda: SimpleNamespace(rss=400 << 20))
-    monkeypatch.setattr("urst_tiles.estimating.psutil", SimpleNamespace(Process=lambda: held))
     pyvips.Image.black(60_000, 1_200, bands=3).pngsave(str(tmp_path / "in.png"))
     settings: dict[str, Any] = {"window": 320, "time_it": False, "thumbnail": 48}
-    free = plan(tmp_path / "in.png", small_network, **settings)
+    with holding():
+        free = plan(tmp_path / "in.png", small_network, **settings)
+        tight = plan(tmp_path / "in.png", small_network, memory=free.memory.bytes - 1, **settings)
     assert free.reading == "bands"
     rows = next(part.bytes for part in free.memory.phases[2].parts if part.name == "source")
     assert rows > 60_000 * 3 * 320
-    tight = plan(tmp_path / "in.png", small_network, memory=free.memory.bytes - 1, **settings)
     assert tight.reading == "spool"
     assert tight.memory.bytes < free.memory.bytes
 

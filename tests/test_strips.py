@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numcodecs import Blosc
 
-from tests.support import picture, tree
+from tests.support import holding, picture, tree
 from urst_tiles import Window, load_network, open_source, plan
 from urst_tiles.buffers import ShardBuffers
 from urst_tiles.engines import Piece, TorchEngine
@@ -130,7 +130,7 @@ def test_an_error_of_one_call_is_the_shards(tmp_path: Path) -> None:
 
 def test_a_budget_that_is_short_takes_calls_before_anything_else() -> None:
     raster, network = np.zeros((3000, 3000, 3), np.uint8), untrained(width=8, seed=1)
-    with patch("urst_tiles.fitting.most_calls", lambda *_: 2):
+    with holding(), patch("urst_tiles.fitting.most_calls", lambda *_: 2):
         free = plan(raster, network, time_it=False, engine="torch")
         tight = plan(raster, network, time_it=False, engine="torch", memory=free.memory.bytes - 1, window=1064)
         assert (free.calls, free.in_flight) == (2, 2)

@@ -15,7 +15,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support import MOSAIC, SHARED, left_in, picture, tree, write_tiff
+from tests.support import MOSAIC, SHARED, holding, left_in, picture, tree, write_tiff
 from urst_tiles import RunReport, collect_statistics, load_network, open_source, plan, stylize
 from urst_tiles.errors import InputError, MemoryBudgetError, RunMismatchError, SourceError, StoreError
 from urst_tiles.events import Event, RunFinished, RunStarted, ShardFinished, TilesFinished
@@ -287,25 +287,24 @@ def test_bad_input_leaves_nothing_behind(tmp_path: Path, small_network: StyleNet
 
 def test_a_budget_is_that_of_all_processes(tmp_path: Path, small_network: StyleNetwork) -> None:
     source = write_tiff(tmp_path / "in.tif", picture(500, 900))
-    alone, two, three = (
-        plan(source, small_network, window=224, workers=workers, time_it=False).memory for workers in (None, 2, 3)
-    )
-    assert three.bytes - two.bytes > 256 * 2**20
-    assert two.bytes - alone.bytes > 512 * 2**20
-    options: Any = {"window": 224, "memory": two.bytes - 2**20}
-    assert plan(source, small_network, time_it=False, **options).memory.bytes <= two.bytes - 2**20
-    with pytest.raises(MemoryBudgetError) as caught:
-        plan(source, small_network, workers=3, time_it=False, **options)
-    assert two.bytes < caught.value.smallest <= three.bytes + 2**20
+    options: Any = {"window": 224, "time_it": False}
+    with holding():
+        alone, two, three = (plan(source, small_network, workers=workers, **options).memory for workers in (None, 2, 3))
+        assert three.bytes - two.bytes > 256 * 2**20
+        assert two.bytes - alone.bytes > 512 * 2**20
+        assert plan(source, small_network, memory=two.bytes - 1, **options).memory.bytes < two.bytes
+        with pytest.raises(MemoryBudgetError) as caught:
+            plan(source, small_network, workers=3, memory=two.bytes - 1, **options)
+        plan(source, small_network, workers=3, memory=caught.value.smallest, **options)
 
 
 def test_too_small_a_budget_names_the_smallest_that_works(tmp_path: Path, small_network: StyleNetwork) -> None:
     source = write_tiff(tmp_path / "in.tif", picture(2000, 2000))
-    with pytest.raises(MemoryBudgetError, match="the smallest that works here is") as caught:
-        stylize(source, tmp_path / "o.zarr", network=small_network, memory="1MiB")
+    with holding(400), pytest.raises(MemoryBudgetError, match="the smallest that works here is") as caught:
+        stylize(source, tmp_path / "o.zarr", network=small_network, memory="1MiB", thumbnail=64)
     assert left_in(tmp_path) == ["in.tif"]
-    # The estimate counts what is resident now, which may grow a little between the two calls.
-    stylize(source, tmp_path / "o.zarr", network=small_network, memory=caught.value.smallest + 32 * 2**20, thumbnail=64)
+    with holding(407):  # what is resident sways a little from one call to the next
+        stylize(source, tmp_path / "o.zarr", network=small_network, memory=caught.value.smallest, thumbnail=64)
 
 
 def test_a_blank_raster_is_finite_and_said(tmp_path: Path, small_network: StyleNetwork) -> None:

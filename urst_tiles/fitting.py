@@ -13,17 +13,21 @@ from urst_tiles.engines.choosing import EngineName, most_calls
 from urst_tiles.engines.devices import choose_device, free_bytes
 from urst_tiles.errors import InputError, MemoryBudgetError
 from urst_tiles.estimating import estimate_memory
-from urst_tiles.geometry import TilePlan, default_window, plan_tiles
+from urst_tiles.geometry import SHARD_CORES, TilePlan, default_window, plan_tiles
 from urst_tiles.memory import MemoryEstimate, format_bytes
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import DEFAULT_WINDOW, RunOptions
 from urst_tiles.reading import Reading, ways_to_read
+from urst_tiles.runs import Begun
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
 
 __all__ = ["GPU_BATCH", "Fitting", "fit"]
 
 _MIB = 2**20
+_SWAYS = 8 * _MIB
+"""What a process holds when it plans is not the same each time, by a few MiB. The budget that is named as the smallest
+must do for the next one."""
 
 GPU_BATCH = 8
 """Windows a call of the network on a GPU, where they fit; one on a CPU."""
@@ -62,12 +66,16 @@ def fit(
     colours: Colours,
     deployment: Deployment,
     engines: tuple[EngineName, ...] = ("torch",),
+    begun: Begun | None = None,
 ) -> Fitting:
     """The preferred setting that fits both budgets; ``engines``, the preferred one first, as ``suitable`` gives them.
+    Windows and shards are those of a run that has ``begun``, where its grid can be this one's.
 
     Raises:
         MemoryBudgetError: there is none.
     """
+    if begun is not None and not _may_go_on(begun, network, options):
+        begun = None
     device = choose_device(options.device)
     gpu = device.type == "cuda"
     room = (options.device_budget or free_bytes(device)) if gpu else None
@@ -75,7 +83,7 @@ def fit(
     hosts: list[int] = []
     devices: list[int] = []
     for (tiles, batch, in_flight, calls, engine), reading in _readings(
-        _candidates(source.info, network, options, engines, max(1, deployment.workers), gpu=gpu),
+        _candidates(source.info, network, options, engines, max(1, deployment.workers), begun, gpu=gpu),
         source,
         deployment,
         gpu=gpu,
@@ -103,15 +111,22 @@ def fit(
         else:
             return Fitting(tiles, batch, in_flight, calls, memory, room, engine, reading)
     if hosts:
-        raise _too_small(options.budget or 0, min(hosts), "memory")
-    raise _too_small(options.device_budget or 0, min(devices), "device-memory")
+        raise _too_small(options.budget or 0, min(hosts) + _SWAYS, "memory", begun)
+    raise _too_small(options.device_budget or 0, min(devices), "device-memory", begun)
 
 
-def _too_small(budget: int, needed: int, option: str) -> MemoryBudgetError:
+def _may_go_on(begun: Begun, network: StyleNetwork, options: RunOptions) -> bool:
+    """Whether nothing is asked for that rules out the windows of a run that has begun."""
+    return options.window is None and (begun.halo, begun.stride) == (_halo(network, options), network.stride)
+
+
+def _too_small(budget: int, needed: int, option: str, begun: Begun | None) -> MemoryBudgetError:
     whole = -(-needed // _MIB)
+    why = "" if begun is None else f" for the unfinished run that stands there, whose windows are {begun.window} px"
+    afresh = "" if begun is None else ", or start afresh (--overwrite)"
     return MemoryBudgetError(
-        f"a budget of {format_bytes(budget)} is too small; the smallest that works here is "
-        f"{whole} MiB (--{option} {whole}MiB)",
+        f"a budget of {format_bytes(budget)} is too small{why}; the smallest that works here is "
+        f"{whole} MiB (--{option} {whole}MiB){afresh}",
         smallest=whole * _MIB,
     )
 
@@ -135,34 +150,47 @@ def _candidates(
     options: RunOptions,
     engines: tuple[EngineName, ...],
     processes: int,
+    begun: Begun | None,
     *,
     gpu: bool,
 ) -> Iterator[_Candidate]:
     """Plans from the preferred one to the leanest: windows of twice the core, fewer calls at the same time, fewer
-    shards in flight, then smaller batches, then another engine, then smaller windows."""
+    shards in flight, then smaller batches, then another engine, then smaller windows; none but its own where a run has
+    begun."""
     largest = options.batch or (GPU_BATCH if gpu else 1)
     smaller = [largest >> halvings for halvings in range(1, largest.bit_length())] if options.batch is None else []
     most = _in_flight(processes) if gpu else 2
     shrinks = options.budget is not None or (gpu and options.device_budget is not None)
-    for position, window in enumerate(_windows(network, options, shrinks=shrinks)):
-        tiles = plan_tiles(
+    usual, *shrunk = _tilings(info, network, options, begun, shrinks=shrinks)
+    if begun is None and options.budget is not None and options.window is None and not gpu:
+        grown = _grown(usual)
+        if _saves(grown, usual, engines[0]):
+            for calls in _calls(grown, engines[0], processes):
+                yield grown, largest, 2, calls, engines[0]
+    for engine, batch, in_flight in product(engines, (largest, *smaller), range(most, 0, -1)):
+        for calls in _calls(usual, engine, processes):
+            yield usual, batch, in_flight, calls, engine
+    for tiles in shrunk:
+        yield tiles, options.batch or 1, 1, 1, engines[-1]
+
+
+def _tilings(
+    info: RasterInfo, network: StyleNetwork, options: RunOptions, begun: Begun | None, *, shrinks: bool
+) -> list[TilePlan]:
+    """The usual one, or that of a run that has begun, and where they may shrink, those of smaller windows."""
+    windows = [(window, SHARD_CORES) for window in _windows(network, options, shrinks=shrinks)]
+    return [
+        plan_tiles(
             info.width,
             info.height,
             window=window,
             halo=_halo(network, options),
             stride=network.stride,
             region=options.part,
+            cores=cores_across,
         )
-        if position == 0:
-            grown = _grown(tiles)
-            if options.budget is not None and options.window is None and not gpu and _saves(grown, tiles, engines[0]):
-                for calls in _calls(grown, engines[0], processes):
-                    yield grown, largest, 2, calls, engines[0]
-            for engine, batch, in_flight in product(engines, (largest, *smaller), range(most, 0, -1)):
-                for calls in _calls(tiles, engine, processes):
-                    yield tiles, batch, in_flight, calls, engine
-        else:
-            yield tiles, options.batch or 1, 1, 1, engines[-1]
+        for window, cores_across in (windows if begun is None else [(begun.window, begun.cores)])
+    ]
 
 
 def _in_flight(processes: int) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,14 +18,14 @@ from urst_tiles.options import RunOptions
 from urst_tiles.planning import RunPlan
 from urst_tiles.reading import as_it_is_read
 from urst_tiles.running import Run, freeze_for, shard_columns, stop_if_asked
-from urst_tiles.runs import RunRecord, raster_settings
+from urst_tiles.runs import Begun, RunRecord, raster_settings
 from urst_tiles.shards import source_crc
 from urst_tiles.sites import Site
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.spool import spool
 from urst_tiles.statistics import Statistics
 
-__all__ = ["Wanted", "enter", "make_record"]
+__all__ = ["Wanted", "enter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +41,10 @@ class Wanted:
     site: Site
 
 
-def make_record(
-    source: Source, network: StyleNetwork, plan: RunPlan, options: RunOptions, statistics: Statistics | None
-) -> RunRecord:
+def _make_record(wanted: Wanted) -> RunRecord:
     """What decides the pixels of a run, before it starts."""
-    tiles = plan.tiles
+    source, network, plan, options = wanted.source, wanted.network, wanted.plan, wanted.options
+    tiles, statistics = plan.tiles, wanted.statistics
     settings = {
         "source": raster_settings(source),
         "network": {"name": network.name, "weights": network.weights_hash},
@@ -66,15 +65,28 @@ def make_record(
     return RunRecord(settings, source.fingerprint(), versions | {name: version(name) for name in libraries})
 
 
-def enter(wanted: Wanted, record: RunRecord, tell: Callback, stop: Stop, *, overwrite: bool) -> Run:
+def enter(site: Site, planned: Callable[[Begun | None], Wanted], tell: Callback, stop: Stop, *, overwrite: bool) -> Run:
     """Take part in the run that stands at the target, or begin it, so that of several processes one creates it and the
-    others find it.
+    others find it. ``planned`` is asked for what is wanted, given the run that stands there; once more where another
+    process began one meanwhile that chose otherwise.
 
     Raises:
         StoreError: what stands there is not this run, or another process is at it.
         RunStopped: it was asked for.
     """
-    site = wanted.site
+    begun = None if overwrite else Begun.of(site.record())
+    while True:
+        wanted = planned(begun)
+        try:
+            return _enter(wanted, tell, stop, overwrite=overwrite)
+        except RunMismatchError:
+            before, begun = begun, Begun.of(site.record())
+            if overwrite or begun in (None, before):
+                raise
+
+
+def _enter(wanted: Wanted, tell: Callback, stop: Stop, *, overwrite: bool) -> Run:
+    site, record = wanted.site, _make_record(wanted)
     with site.gate(stop, tell):
         resume = site.prepare(record, overwrite=overwrite)
         run = _begin(wanted, record, tell, stop, resume=resume)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import importlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from urst_tiles.allocator import free_cycles
+from urst_tiles.allocator import free_cycles, return_free_pages
 from urst_tiles.costs import NetworkCosts
 from urst_tiles.deployment import Deployment
 from urst_tiles.engines.choosing import EngineName, suitable, why_not
@@ -21,9 +23,12 @@ from urst_tiles.geometry import SHARD_CORES, TilePlan, default_window
 from urst_tiles.memory import MemoryEstimate, MemoryPart, format_bytes
 from urst_tiles.networks.base import FrozenNetwork, StyleNetwork
 from urst_tiles.networks.interior import work_inside
+from urst_tiles.objects import is_url
 from urst_tiles.options import DEFAULT_WINDOW, RunKeywords, RunOptions
 from urst_tiles.preparing import open_raster
 from urst_tiles.reading import Reading
+from urst_tiles.runs import Begun
+from urst_tiles.sites import open_site
 from urst_tiles.sources.base import RasterInfo, Source
 from urst_tiles.sources.colour import Colours
 from urst_tiles.sources.shrink import thumbnail_size
@@ -135,7 +140,8 @@ def plan(
     Parameters:
         source: a path, URL, array or Source.
         workers: as for :func:`~urst_tiles.stylize`: the memory is that of all processes.
-        target: its name; an export to another format than OME-Zarr is checked and counted.
+        target: its name; an export to another format than OME-Zarr is checked and counted. Where an unfinished run
+            stands in that folder, its windows and its engine are kept, as :func:`~urst_tiles.stylize` keeps them.
         time_it: try the network on a small random picture to estimate the time; without, the engine is not tried
             either, and a run may fall back on PyTorch.
         options: see :class:`~urst_tiles.options.RunOptions`.
@@ -144,6 +150,7 @@ def plan(
         SourceError, InputError: the raster cannot be opened, or an option is out of range.
         MemoryBudgetError: nothing fits the budget; it names the smallest that works.
     """
+    importlib.import_module("urst_tiles.stylizing")  # what a run loads is part of what its process holds
     wanted = RunOptions(**options)
     return plan_run(
         open_raster(source, wanted),
@@ -152,6 +159,7 @@ def plan(
         deployment=Deployment.of(target, workers),
         time_it=time_it,
         settle=time_it or wanted.engine != "auto",
+        begun=None if target is None or is_url(target) else Begun.of(open_site(target, None, None).record()),
     )
 
 
@@ -163,12 +171,14 @@ def plan_run(
     deployment: Deployment,
     time_it: bool,
     settle: bool = True,
+    begun: Begun | None = None,
 ) -> RunPlan:
     """:func:`plan`, from values that are checked already.
 
     Without ``settle`` the engine that is preferred is not tried on this network, which loads and compiles it.
+    ``begun`` is the unfinished run that is to be gone on with: what ``options`` leave open is as it has it.
     """
-    made = _planned(source, network, options, deployment, time_it=time_it, settle=settle)
+    made = _planned(source, network, options, deployment, begun, time_it=time_it, settle=settle)
     free_cycles()  # of engines that were tried: the run's own comes beside them
     return made
 
@@ -178,6 +188,7 @@ def _planned(
     network: StyleNetwork,
     options: RunOptions,
     deployment: Deployment,
+    begun: Begun | None,
     *,
     time_it: bool,
     settle: bool,
@@ -185,12 +196,15 @@ def _planned(
     info = source.info
     frozen = network.freeze(network.neutral_statistics)
     colours = Colours.of(info, options.output_profile)
-    engines = suitable(options.engine, device=options.device, precision=options.precision, pixels=info.pixels)
+    engines = _engines(info, options, begun)
     schedule = _scheduled(frozen, engines, options)
     if schedule is None:
-        engines = tuple(each for each in engines if each != "llvm")
+        engines = tuple(each for each in engines if each != "llvm") or ("torch",)
     costs = NetworkCosts.of(network, frozen, schedule)
-    fitting, refused = _fit_engine(source, network, costs, options, colours, deployment, engines, settle=settle)
+    # What this process holds is counted next: what recording the network has left is not part of it.
+    free_cycles()
+    return_free_pages()
+    fitting, refused = _fit_engine(source, network, costs, options, colours, deployment, engines, begun, settle=settle)
     tiles = fitting.tiles
     layout = store_layout(info, tiles, colours=colours)
     return RunPlan(
@@ -207,7 +221,7 @@ def _planned(
         disk=_disk(source, tiles, deployment.exporter, fitting.reading),
         seconds=_estimated_seconds(frozen, options, fitting) if time_it else None,
         notes=(
-            *_notes(info, network, options, tiles, colours, fitting.reading),
+            *_notes(info, network, options, fitting, colours, begun),
             *_device_notes(options, fitting),
             *refused,
             *(() if deployment.exporter is None else deployment.exporter.check(layout, ExportOptions())),
@@ -216,6 +230,18 @@ def _planned(
         engine=fitting.engine,
         reading=fitting.reading,
     )
+
+
+def _engines(info: RasterInfo, options: RunOptions, begun: Begun | None) -> tuple[EngineName, ...]:
+    """Those to be considered, the preferred one first: that of a run that has begun alone, if it can be here.
+
+    Raises:
+        InputError: what was asked for cannot be here.
+    """
+    if begun is not None and options.engine == "auto":
+        with contextlib.suppress(InputError):
+            return suitable(begun.engine, device=options.device, precision=options.precision, pixels=info.pixels)
+    return suitable(options.engine, device=options.device, precision=options.precision, pixels=info.pixels)
 
 
 def _scheduled(frozen: FrozenNetwork, engines: tuple[EngineName, ...], options: RunOptions) -> Schedule | None:
@@ -242,6 +268,7 @@ def _fit_engine(
     colours: Colours,
     deployment: Deployment,
     engines: tuple[EngineName, ...],
+    begun: Begun | None,
     *,
     settle: bool,
 ) -> tuple[Fitting, tuple[str, ...]]:
@@ -253,14 +280,14 @@ def _fit_engine(
     """
     refused: list[str] = []
     while True:
-        fitting = fit(source, network, costs, options, colours, deployment, engines)
+        fitting = fit(source, network, costs, options, colours, deployment, engines, begun)
         if not settle:
             return fitting, _UNTRIED if fitting.engine in ("llvm", "openvino") else ()
         # bfloat16 is off by levels wherever it is computed: that was asked for.
         reason = why_not(network, fitting.engine) if options.precision == "float32" else None
         if reason is None:
             return fitting, tuple(f"{each}: another engine runs it" for each in refused)
-        if options.engine != "auto":
+        if len(engines) == 1:  # it was asked for, or is that of a run that has begun
             raise InputError(reason)
         refused.append(reason.removesuffix("; use --engine torch"))
         engines = tuple(each for each in engines if each != fitting.engine)
@@ -308,18 +335,12 @@ def _notes(
     info: RasterInfo,
     network: StyleNetwork,
     options: RunOptions,
-    tiles: TilePlan,
+    fitting: Fitting,
     colours: Colours,
-    reading: Reading,
+    begun: Begun | None,
 ) -> tuple[str, ...]:
-    notes = [*info.notes, *colours.notes]
-    if options.window is None and tiles.window > DEFAULT_WINDOW:
-        why = "the budget allows it" if tiles.cores < SHARD_CORES else f"the halo is {tiles.halo}"
-        notes.append(f"the window grew from {DEFAULT_WINDOW} to {tiles.window} px: {why}")
-    if options.window is None and tiles.window < default_window(tiles.halo, tiles.stride, DEFAULT_WINDOW):
-        notes.append(f"the window shrank to {tiles.window} px to fit the memory budget")
-    if options.window is not None and tiles.window != options.window:
-        notes.append(f"the window is {tiles.window} px: {options.window} is no multiple of the stride {tiles.stride}")
+    tiles, reading = fitting.tiles, fitting.reading
+    notes = [*info.notes, *colours.notes, *_window_notes(options, tiles, begun)]
     if options.halo is not None and tiles.halo != options.halo:
         notes.append(f"the halo is {tiles.halo} px: {options.halo} is no multiple of the stride {tiles.stride}")
     if tiles.halo < network.halo:
@@ -332,6 +353,20 @@ def _notes(
             "for the windows"
         )
     return tuple(notes)
+
+
+def _window_notes(options: RunOptions, tiles: TilePlan, begun: Begun | None) -> tuple[str, ...]:
+    """Why the window is not the one that was asked for, or the usual one."""
+    window, usual = tiles.window, default_window(tiles.halo, tiles.stride, DEFAULT_WINDOW)
+    if options.window is not None:
+        why = f"{options.window} is no multiple of the stride {tiles.stride}"
+        return () if window == options.window else (f"the window is {window} px: {why}",)
+    if begun is not None and window != usual:
+        return (f"the window is {window} px: the unfinished run that stands there has it so",)
+    if window > DEFAULT_WINDOW:
+        why = "the budget allows it" if tiles.cores < SHARD_CORES else f"the halo is {tiles.halo}"
+        return (f"the window grew from {DEFAULT_WINDOW} to {window} px: {why}",)
+    return () if window >= usual else (f"the window shrank to {window} px to fit the memory budget",)
 
 
 def _device_notes(options: RunOptions, fitting: Fitting) -> tuple[str, ...]:

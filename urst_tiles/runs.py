@@ -18,6 +18,7 @@ from urst_tiles.sources.masked import Masked
 
 __all__ = [
     "RECORD",
+    "Begun",
     "RunRecord",
     "raster_settings",
     "read_run",
@@ -68,6 +69,33 @@ class RunRecord:
             for name in sorted(there.keys() | asked.keys())
             if there.get(name) != asked.get(name)
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What an unfinished run chose where its options left it open. Whoever goes on with it chooses the same: memory and
+    libraries, by which these are chosen, may be others by then, and the pixels must not be."""
+
+    window: int
+    halo: int
+    stride: int
+    # all in pixels
+    cores: int
+    # across a shard
+    engine: str
+
+    @staticmethod
+    def of(record: RunRecord | None) -> Begun | None:
+        """None where there is no run, or a record that says nothing of the kind."""
+        if record is None:
+            return None
+        try:
+            geometry, engine = record.settings["geometry"], record.settings["engine"]
+            window, halo, stride, cores = (geometry[name] for name in ("window", "halo", "stride", "cores"))
+        except (KeyError, TypeError):
+            return None
+        known = all(type(number) is int for number in (window, halo, stride, cores)) and isinstance(engine, str)
+        return Begun(window, halo, stride, cores, engine) if known else None
 
 
 def refuse_other_settings(name: object, there: RunRecord, wanted: RunRecord) -> None:

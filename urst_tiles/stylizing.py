@@ -13,14 +13,15 @@ from urst_tiles.deployment import Deployment
 from urst_tiles.driving import Patience
 from urst_tiles.errors import InputError
 from urst_tiles.events import Callback, PhaseProgress, PhaseStarted, RunFinished, Stop
-from urst_tiles.joining import Wanted, enter, make_record
+from urst_tiles.joining import Wanted, enter
 from urst_tiles.ledger import Ledger
 from urst_tiles.networks.base import StyleNetwork
 from urst_tiles.options import Part, RunKeywords, RunOptions
-from urst_tiles.planning import plan_run
+from urst_tiles.planning import RunPlan, plan_run
 from urst_tiles.preparing import open_raster
 from urst_tiles.results import RunReport, make_report
 from urst_tiles.running import Run, everything_done, is_empty, make_pyramid, make_shards, stop_if_asked, teller
+from urst_tiles.runs import Begun
 from urst_tiles.sites import open_site
 from urst_tiles.statistics import Statistics
 from urst_tiles.stores import Exporter, ExportOptions, exporter_for
@@ -96,16 +97,17 @@ def stylize(
     site.check()
     if exporter.name != "omezarr" and not Path(site.target).exists():
         exporter.check_target(Path(site.target), overwrite=overwrite)  # where it is there, the run says whose it is
-    run_plan = plan_run(raster, chosen, wanted, deployment=deployment, time_it=False)
-    if run_plan.reading == "spool":
-        site.check_unpacking(raster)
-    record = make_record(raster, chosen, run_plan, wanted, statistics)
-    own = range(len(run_plan.tiles)) if part is None else part.of_shards(len(run_plan.tiles))
-    if not own:
-        raise InputError(f"shards {part}: there are only {len(run_plan.tiles)}; split the run into no more parts")
-    asked = Wanted(raster, chosen, run_plan, wanted, statistics, site)
+
+    def planned(begun: Begun | None) -> Wanted:
+        made = plan_run(raster, chosen, wanted, deployment=deployment, time_it=False, begun=begun)
+        if made.reading == "spool":
+            site.check_unpacking(raster)
+        _own(part, made)
+        return Wanted(raster, chosen, made, wanted, statistics, site)
+
     try:
-        run = enter(asked, record, tell, stop, overwrite=overwrite)
+        run = enter(site, planned, tell, stop, overwrite=overwrite)
+        own = _own(part, run.plan)
         with site.ledger() as ledger:
             shards_started = time.perf_counter()
             tally = make_shards(run, ledger, own, cluster, tell, stop, Patience(timeout))
@@ -144,6 +146,18 @@ def _checked(
     if timeout is not None and not timeout > 0:
         raise InputError(f"a timeout of {timeout} s is none; give more than 0 seconds")
     return part, client if workers is None else workers
+
+
+def _own(part: Part | None, planned: RunPlan) -> range:
+    """The indices of the shards that this call is to make.
+
+    Raises:
+        InputError: the part has none.
+    """
+    own = range(len(planned.tiles)) if part is None else part.of_shards(len(planned.tiles))
+    if not own:
+        raise InputError(f"shards {part}: there are only {len(planned.tiles)}; split the run into no more parts")
+    return own
 
 
 def _export(run: Run, exporter: Exporter, ledger: Ledger, tell: Callback, stop: Stop, *, overwrite: bool) -> None:
