@@ -74,17 +74,22 @@ def _open_path(path: str, choice: Choice) -> Source:
         raise SourceError(f"axes={choice.axes!r} was given for {path}, but a raster file names its own. Leave it out")
     from urst_tiles.sources.own_mask import behind_own_mask
     from urst_tiles.sources.tiff import TiffSource, is_for_tifffile
+    from urst_tiles.sources.tiff_header import read_tiff_facts
     from urst_tiles.sources.vips import VipsSource, check_file
-    from urst_tiles.sources.vips_image import has_refused_header
+    from urst_tiles.sources.vips_image import has_refused_header, is_tiff
 
-    if "://" not in path:
-        check_file(path)
-        if not is_for_tifffile(path, choice.level):
-            if has_refused_header(path):
-                with contextlib.suppress(SourceError):  # of a kind that only libvips reads: it says what it refuses
-                    return behind_own_mask(TiffSource(path, choice))
-            return behind_own_mask(VipsSource(path, choice))
-    return behind_own_mask(TiffSource(path, choice))
+    if "://" in path:
+        return behind_own_mask(TiffSource(path, choice))
+    size = check_file(path)
+    facts = read_tiff_facts(path) if is_tiff(path) else None
+    if facts is not None:
+        facts.check_size(path, size)
+        if is_for_tifffile(facts, choice.level):
+            return behind_own_mask(TiffSource(path, choice))
+        if has_refused_header(path):
+            with contextlib.suppress(SourceError):  # of a kind that only libvips reads: it says what it refuses
+                return behind_own_mask(TiffSource(path, choice))
+    return behind_own_mask(VipsSource(path, choice))
 
 
 def _is_zarr(path: str) -> bool:

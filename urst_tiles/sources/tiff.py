@@ -21,9 +21,8 @@ from urst_tiles.sources.axes import Layout
 from urst_tiles.sources.base import chosen_of
 from urst_tiles.sources.byte_files import ByteFile
 from urst_tiles.sources.choice import ALL_OF_IT, Choice
-from urst_tiles.sources.tiff_header import TiffFacts, facts_of, read_tiff_facts
+from urst_tiles.sources.tiff_header import TiffFacts, facts_of
 from urst_tiles.sources.values import held
-from urst_tiles.sources.vips_image import is_tiff
 
 __all__ = ["SLACK_BYTES", "TiffArray", "TiffFileHeader", "TiffSource", "is_for_tifffile"]
 
@@ -36,11 +35,8 @@ _KINDS = {0: "white as 0", 3: "a palette", 5: "CMYK", 8: "Lab", 32803: "a camera
 """What TIFF calls photometric, where numbers are not brightness."""
 
 
-def is_for_tifffile(path: str, level: int) -> bool:
-    """Whether a file is a TIFF of which libvips does not read a level, or would show it in part."""
-    facts = read_tiff_facts(path) if is_tiff(path) else None
-    if facts is None:
-        return False
+def is_for_tifffile(facts: TiffFacts, level: int) -> bool:
+    """Whether libvips does not read a level of a TIFF, or would show it in part."""
     apart = facts.apart or (facts.planar and facts.tile is not None)
     other = facts.wide or facts.holes or facts.compression not in _ANY_LIBTIFF
     return apart or other or _lost_in_a_tile(facts, level)
@@ -115,6 +111,22 @@ class TiffArray:
         if self._samples > 1:
             own = (1, rows, columns) if self._apart else (rows, columns, self._samples)
         self.chunks = (1,) * (len(self.shape) - self._own) + own
+        self._check(key)
+
+    def _check(self, key: Any) -> None:
+        """
+        Raises:
+            TiffFileError: a header says what no file can hold; tifffile believes it.
+        """
+        (rows, columns), (tall, wide) = self._size, self._segment
+        if self._samples > 1 and int(key.planarconfig) not in (1, 2):
+            raise tifffile.TiffFileError(f"its bands are stored in a way that there is not ({int(key.planarconfig)})")
+        if tall < 1 or wide < 1:
+            raise tifffile.TiffFileError(f"its tiles or strips are said to have {wide} x {tall} pixels")
+        needed = -(-rows // tall) * -(-columns // wide) * (self._samples if self._apart else 1)
+        if len(key.dataoffsets) < needed:
+            there = f"{len(key.dataoffsets)} tiles or strips"
+            raise tifffile.TiffFileError(f"it has {there}, and {needed} belong to its {columns} x {rows} pixels")
 
     def __getitem__(self, index: tuple[int | slice, ...]) -> NDArray[Any]:
         """As NumPy has it, for whole numbers and slices without a step."""

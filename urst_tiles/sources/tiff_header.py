@@ -11,6 +11,8 @@ from typing import Any
 
 import tifffile
 
+from urst_tiles.errors import SourceError
+from urst_tiles.memory import format_bytes
 from urst_tiles.sources.geo import GeoTags, read_geo_tags
 from urst_tiles.sources.mask_pages import NO_MASKS, Masks, masks_of
 from urst_tiles.sources.tile_tables import TileTable, has_holes, tile_table
@@ -18,6 +20,10 @@ from urst_tiles.sources.tile_tables import TileTable, has_holes, tile_table
 __all__ = ["TiffFacts", "TiffLevel", "facts_of", "read_tiff_facts"]
 
 _log = logging.getLogger(__name__)
+
+_MOST_PACKED = {1: 1, 5: 4096, 8: 1032, 32773: 64, 32946: 1032}
+"""Bytes that one byte of a file can stand for, by TIFF's number of the compression: none; LZW, a string of its table in
+9 bits; deflate, 258 bytes in 2 bits; PackBits, 128 bytes in 2."""
 
 _MM_PER_UNIT = {2: 25.4, 3: 10.0}
 """TIFF's ResolutionUnit: 2 is the inch, 3 the centimetre; 1 means that the numbers are no resolution."""
@@ -82,6 +88,20 @@ class TiffFacts:
     # of the first page, where it is of a plain kind
     holes: bool = False
     # whether tiles or strips of the raster or its levels were never written; known of files on a disk here
+    packed_bytes: int = 0
+    # that the first page's pixels take at least, however well they are packed; 0: not known of this compression
+
+    def check_size(self, name: str, size: int) -> None:
+        """Before a decoder makes room for what a damaged header says.
+
+        Raises:
+            SourceError: the pixels cannot be in a file of so many bytes.
+        """
+        if size < self.packed_bytes and not self.holes:
+            raise SourceError(
+                f"cannot open {name}: it is cut off or damaged. {self.size[0]} x {self.size[1]} pixels, as it says, "
+                f"take at least {format_bytes(self.packed_bytes)}, and it has {format_bytes(size)}"
+            )
 
 
 def read_tiff_facts(path: str) -> TiffFacts | None:
@@ -123,6 +143,7 @@ def facts_of(tif: Any) -> TiffFacts:
         geo=read_geo_tags(page.tags),
         masks=masks,
         tiles=tile_table(page),
+        packed_bytes=_packed_bytes(page),
     )
 
 
@@ -144,6 +165,14 @@ def _levels(tif: Any, first: Any) -> tuple[TiffLevel, ...]:
             subifd = place[1] if len(place) == 2 else None
             found.append(TiffLevel(int(page.imagewidth), int(page.imagelength), place[0], subifd, _tile(page)))
     return tuple(found)
+
+
+def _packed_bytes(page: Any) -> int:
+    most = _MOST_PACKED.get(int(page.compression), 0)
+    if not most or int(page.photometric) == 6:  # YCbCr has less of two bands
+        return 0
+    bits = int(page.imagewidth) * int(page.imagelength) * int(page.samplesperpixel) * int(page.bitspersample)
+    return bits // 8 // most
 
 
 def _tile(page: Any) -> tuple[int, int] | None:

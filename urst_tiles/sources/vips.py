@@ -243,8 +243,8 @@ class VipsSource:
         return oriented(out, info.orientation)
 
 
-def check_file(path: str) -> None:
-    """Before anything opens it.
+def check_file(path: str) -> int:
+    """Before anything opens it. Its size in bytes.
 
     Raises:
         SourceError: it is missing, empty, a folder, a pipe or a device.
@@ -263,6 +263,7 @@ def check_file(path: str) -> None:
         raise SourceError(f"cannot open {path}: it is a pipe or a device, not a file. Save it as a file first")
     if facts.st_size == 0:
         raise SourceError(f"cannot open {path}: the file is empty")
+    return facts.st_size
 
 
 def _levels(image: Any, facts: TiffFacts | None) -> tuple[_Level, ...]:
