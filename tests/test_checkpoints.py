@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import pickle
+import re
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -18,6 +22,7 @@ from urst_tiles.errors import NetworkError
 from urst_tiles.networks import checkpoints
 from urst_tiles.networks.checkpoints import load_state_dict, read_metadata, state_dict_hash
 
+EXAMPLES = int(os.environ.get("URST_TILES_EXAMPLES", "100"))
 STATE = {"a.weight": torch.arange(6.0).reshape(2, 3), "a.bias": torch.tensor([1.5, -2.0])}
 
 
@@ -154,6 +159,30 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path: Path, kind: str) -> None:
     assert str(path) in message
     assert "\n" not in message
     assert len(message) < 300 + len(str(path))
+
+
+@pytest.mark.parametrize("save", [save_zip, save_legacy, save_file])
+@given(
+    changes=st.lists(st.tuples(st.integers(0), st.integers(0, 255)), min_size=1, max_size=8),
+    cut_at=st.one_of(st.none(), st.integers(0)),
+)
+@settings(max_examples=EXAMPLES, deadline=None, derandomize=True)
+def test_files_with_a_few_wrong_bytes_load_or_are_refused_in_one_line(
+    save: Callable[..., object], changes: list[tuple[int, int]], cut_at: int | None
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        save(*((STATE, path) if save is save_file else (path, STATE)))
+        data = bytearray(path.read_bytes())
+        for place, value in changes:
+            data[place % len(data)] = value
+        path.write_bytes(data if cut_at is None else data[: cut_at % len(data)])
+        try:
+            load_state_dict(path)
+            said = None
+        except NetworkError as error:
+            said = str(error)
+        assert said is None or re.fullmatch(rf"[^\n]*{re.escape(str(path))}[^\n]{{,300}}", said)
 
 
 def test_size_is_checked_before_memory_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ import pytest
 from tests.support import holding, left_in, picture, tree, write_tiff
 from urst_tiles import plan, stylize
 from urst_tiles.engines.choosing import suitable
-from urst_tiles.errors import InputError, MemoryBudgetError, RunMismatchError
+from urst_tiles.errors import InputError, MemoryBudgetError, RunMismatchError, StoreError
 from urst_tiles.networks.untrained import untrained
 from urst_tiles.planning import plan_run
 from urst_tiles.runs import Begun, RunRecord, run_record
@@ -191,9 +191,25 @@ def test_records_that_say_nothing_of_it_are_passed_over() -> None:
         {"geometry": 3, "engine": "torch"},
         {"geometry": geometry | {"window": "1064"}, "engine": "torch"},
         {"geometry": geometry | {"cores": True}, "engine": "torch"},
+        {"geometry": geometry | {"cores": 0}, "engine": "torch"},
+        {"geometry": geometry | {"window": 512}, "engine": "torch"},
+        {"geometry": geometry | {"window": 10**9}, "engine": "torch"},
         {"geometry": geometry, "engine": None},
     ):
         assert Begun.of(RunRecord(bad, {}, {})) is None
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"null", b"\xff", b"[" * 100_000, b"{}", b'{"settings": 3, "source": {}}', b'{"settings": {}, "source": 1}'],
+)
+def test_a_record_that_is_none_is_said_to_be_none(source: Path, tmp_path: Path, data: bytes) -> None:
+    assert RunRecord.from_bytes(data) is None
+    notes = tmp_path / "o.zarr.partial.zarr" / "urst"
+    notes.mkdir(parents=True)
+    (notes / "run.json").write_bytes(data)
+    with pytest.raises(StoreError, match="holds no run of this program"):
+        stylize(source, tmp_path / "o.zarr", **SETTINGS)
 
 
 def test_the_smallest_that_a_plan_names_is_enough_for_the_run(tmp_path: Path) -> None:

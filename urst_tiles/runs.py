@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from urst_tiles.errors import InputError, RunMismatchError, StoreError
+from urst_tiles.geometry import SHARD_CORES
 from urst_tiles.objects import Objects, is_url, without_file_scheme
 from urst_tiles.sources.base import Source
 from urst_tiles.sources.masked import Masked
@@ -29,6 +30,9 @@ __all__ = [
     "write_atomically",
 ]
 
+
+_MOST = 1 << 20
+"""Pixels across a window in a record that is believed."""
 
 RECORD = "urst/run.json"
 """Where the record stands in a store."""
@@ -57,9 +61,10 @@ class RunRecord:
         """What :meth:`to_bytes` gave; None for anything else."""
         try:
             document = json.loads(data)
-            return RunRecord(document["settings"], document["source"], document.get("versions", {}))
-        except (ValueError, KeyError, TypeError, AttributeError):
+            parts = document["settings"], document["source"], document.get("versions", {})
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None
+        return RunRecord(*parts) if all(isinstance(part, dict) for part in parts) else None
 
     def differences(self, wanted: RunRecord) -> list[str]:
         """One "name: there → asked" a setting that differs."""
@@ -94,7 +99,8 @@ class Begun:
             window, halo, stride, cores = (geometry[name] for name in ("window", "halo", "stride", "cores"))
         except (KeyError, TypeError):
             return None
-        known = all(type(number) is int for number in (window, halo, stride, cores)) and isinstance(engine, str)
+        numbers = all(type(number) is int and 0 <= number <= _MOST for number in (window, halo, stride, cores))
+        known = numbers and 0 < cores <= SHARD_CORES and window > 2 * halo and isinstance(engine, str)
         return Begun(window, halo, stride, cores, engine) if known else None
 
 

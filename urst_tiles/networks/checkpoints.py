@@ -161,9 +161,13 @@ def _check_archive(path: Path) -> None:
     """A zip may unpack to far more than it weighs; PyTorch's own are not compressed."""
     if not zipfile.is_zipfile(path):
         return
-    with zipfile.ZipFile(path) as archive:
-        unpacked = sum(entry.file_size for entry in archive.infolist())
-        names = archive.namelist()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+            names = archive.namelist()
+    # Of a damaged directory: names that are no text, versions that there are not, lengths beyond its end.
+    except Exception as error:
+        raise NetworkError(f"{path} is a damaged archive: {_first_line(error)}. Download it again") from error
     if unpacked > LARGEST_FILE:
         raise NetworkError(
             f"{path} unpacks to {unpacked / 2**30:.1f} GiB; weights have at most {LARGEST_FILE >> 30} GiB"
