@@ -17,7 +17,19 @@ __all__ = [
     "StoreError",
     "UrstTilesError",
     "WorkerError",
+    "reason_of",
 ]
+
+_LONGEST = 200
+"""Characters of what another library said: some print what they were given, all of it."""
+
+
+def reason_of(error: BaseException) -> str:
+    """What another library said, in one line that can stand in ours."""
+    said = " ".join(str(error).split())
+    if len(said) > _LONGEST:
+        said = said[: _LONGEST - 1] + "…"
+    return said or type(error).__name__
 
 
 class UrstTilesError(Exception):

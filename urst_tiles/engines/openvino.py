@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from urst_tiles.engines.base import Piece
-from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.errors import InputError, NetworkError, reason_of
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.networks.padding import extend, round_up
 from urst_tiles.networks.portable import portable
@@ -155,8 +155,9 @@ class OpenVINOEngine:
             model = _of_type(_convert(self._network, float(np.iinfo(dtype).max)), dtype)
             compiled = openvino.Core().compile_model(model, "CPU", settings)
         except Exception as error:  # exporter and front end raise what they like
-            reason = " ".join(str(error).split())[:200]
-            raise NetworkError(f"OpenVINO does not take this network ({reason}); use --engine torch") from error
+            raise NetworkError(
+                f"OpenVINO does not take this network ({reason_of(error)}); use --engine torch"
+            ) from error
         requests = queue.SimpleQueue[Any]()
         for _ in range(self._calls):
             requests.put(compiled.create_infer_request())

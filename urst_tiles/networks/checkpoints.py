@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from urst_tiles.errors import NetworkError
+from urst_tiles.errors import NetworkError, reason_of
 from urst_tiles.networks.torch7 import looks_like_torch7, read_torch7
 
 __all__ = ["LARGEST_FILE", "load_state_dict", "read_metadata", "state_dict_hash"]
@@ -67,7 +67,7 @@ def read_metadata(path: str | Path) -> dict[str, str]:
         with safe_open(path, framework="pt") as opened:
             return dict(opened.metadata() or {})
     except (SafetensorError, OSError) as error:
-        raise NetworkError(f"{path} is a damaged safetensors file: {_first_line(error)}") from error
+        raise NetworkError(f"{path} is a damaged safetensors file: {reason_of(error)}") from error
 
 
 def state_dict_hash(state: Mapping[str, Tensor]) -> str:
@@ -121,7 +121,7 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
-        raise NetworkError(f"{path} is a damaged safetensors file: {_first_line(error)}") from error
+        raise NetworkError(f"{path} is a damaged safetensors file: {reason_of(error)}") from error
 
 
 def _pickled(path: Path) -> object:
@@ -144,7 +144,7 @@ def _pickled(path: Path) -> object:
     except MemoryError as error:
         raise NetworkError(f"{path} claims more tensors than fit into memory: the file is damaged") from error
     except Exception as error:
-        raise NetworkError(f"{path} is not a weights file or is damaged: {_first_line(error)}") from error
+        raise NetworkError(f"{path} is not a weights file or is damaged: {reason_of(error)}") from error
 
 
 def _names_code(path: Path) -> bool:
@@ -167,7 +167,7 @@ def _check_archive(path: Path) -> None:
             names = archive.namelist()
     # Of a damaged directory: names that are no text, versions that there are not, lengths beyond its end.
     except Exception as error:
-        raise NetworkError(f"{path} is a damaged archive: {_first_line(error)}. Download it again") from error
+        raise NetworkError(f"{path} is a damaged archive: {reason_of(error)}. Download it again") from error
     if unpacked > LARGEST_FILE:
         raise NetworkError(
             f"{path} unpacks to {unpacked / 2**30:.1f} GiB; weights have at most {LARGEST_FILE >> 30} GiB"
@@ -190,8 +190,3 @@ def _unwrap(loaded: Any) -> dict[str, Tensor]:
             return {}
         loaded = inner[0]
     return {}
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from urst_tiles.errors import InputError, NetworkError
+from urst_tiles.errors import InputError, NetworkError, reason_of
 from urst_tiles.networks.base import FrozenNetwork
 from urst_tiles.networks.portable import portable
 from urst_tiles.networks.tracing import recording
@@ -48,8 +48,8 @@ def onnx_bytes(network: FrozenNetwork, facts: Mapping[str, str]) -> bytes:
                 output_names=["result"],
             )  # fmt: skip
     except Exception as error:  # the exporter raises what it likes
-        reason = " ".join(str(error).split())[:200]
-        raise NetworkError(f"this network cannot be written as ONNX ({type(error).__name__}: {reason})") from error
+        what = f"{type(error).__name__}: {reason_of(error)}"
+        raise NetworkError(f"this network cannot be written as ONNX ({what})") from error
     written = io.BytesIO()
     program.save(written)
     own = {

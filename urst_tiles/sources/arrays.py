@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import InputError, SourceError
+from urst_tiles.errors import InputError, SourceError, reason_of
 from urst_tiles.geometry import Window
 from urst_tiles.sources.axes import Layout, colour_of, layout_of
 from urst_tiles.sources.base import Colour, Pixels, RasterInfo, chosen_of
@@ -201,9 +201,8 @@ class ArraySource:
         # A codec, a store or a Dask graph may raise anything.
         except Exception as error:
             where = f"columns {window.col_off}–{window.col_end - 1}, rows {window.row_off}–{window.row_end - 1}"  # noqa: RUF001
-            reason = " ".join(str(error).split()) or "no reason given"
             of_level = f" of level {level}" if level else ""
-            message = f"cannot read {where}{of_level} of {self._name}: {type(error).__name__}: {reason}"
+            message = f"cannot read {where}{of_level} of {self._name}: {type(error).__name__}: {reason_of(error)}"
             raise SourceError(message) from error
         if len(parts) == 1 and self._channels == tuple(sorted(set(self._channels))):
             return parts[0]
@@ -266,5 +265,7 @@ def chunk_size(array: Any, layout: Layout, name: str) -> tuple[int, int] | None:
             f"{name} is stored in chunks of {size / 1e9:.1f} GB ({' x '.join(map(str, sides))}), too large to decode "
             "one by one. Store it in chunks of 256 to 2048 pixels first"
         )
+    if size < 1:
+        raise SourceError(f"{name} is stored in chunks of {' x '.join(map(str, sides))}: its metadata is damaged")
     width, height = layout.size(tuple(sides))
     return int(width), int(height)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from urst_tiles.errors import SourceError
+from urst_tiles.errors import SourceError, reason_of
 from urst_tiles.geometry import Window
 from urst_tiles.sources.arrays import ArraySource, Stated
 from urst_tiles.sources.axes import Layout
@@ -56,8 +56,7 @@ class OwnMask(ArraySource):
             arrays = tuple(_Shown(TiffArray(header, None, page.page)) for page in pages)
         # The file may have changed since its header was read.
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise SourceError(f"cannot open {self._name}: {type(error).__name__}: {reason}") from error
+            raise SourceError(f"cannot open {self._name}: {type(error).__name__}: {reason_of(error)}") from error
         self._settle(arrays, Layout(2, 0, 1, None), ALL_OF_IT, Stated(), "tiff")
         stored = self._info
         width, height = turned((stored.width, stored.height), orientation)

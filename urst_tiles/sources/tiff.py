@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from urst_tiles.errors import SourceError
+from urst_tiles.errors import SourceError, reason_of
 from urst_tiles.sources.arrays import ArraySource, Stated
 from urst_tiles.sources.axes import Layout
 from urst_tiles.sources.base import chosen_of
@@ -201,8 +201,7 @@ class TiffSource(ArraySource):
             raise
         # A damaged header raises whatever the damage leads to.
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise SourceError(f"cannot open {path} as a TIFF: {type(error).__name__}: {reason}") from error
+            raise SourceError(f"cannot open {path} as a TIFF: {type(error).__name__}: {reason_of(error)}") from error
         masks = sum(page.keyframe.is_mask for page in series.pages if page is not None) if facts.masks.pages else 0
         self._settle(arrays, _layout(series.axes, arrays[0].shape, masks, path), choice, stated, "tiff")
         self.facts = facts

@@ -14,7 +14,7 @@ from typing import Any
 
 import zarr
 
-from urst_tiles.errors import SourceError
+from urst_tiles.errors import SourceError, reason_of
 from urst_tiles.sources.arrays import ArraySource, Stated, chunk_size
 from urst_tiles.sources.axes import Layout, layout_of
 from urst_tiles.sources.base import chosen_of
@@ -109,9 +109,8 @@ def _open(store: Any, name: str) -> Any:
         return zarr.open(store=path if "://" in path else Path(path).absolute(), mode="r")
     # A store behind a URL, or damaged metadata, may raise anything.
     except Exception as error:
-        reason = " ".join(str(error).split())
-        message = f"cannot open {name} as Zarr: {type(error).__name__}: {reason}. Give an array or an OME-Zarr group"
-        raise SourceError(message) from error
+        what = f"{type(error).__name__}: {reason_of(error)}"
+        raise SourceError(f"cannot open {name} as Zarr: {what}. Give an array or an OME-Zarr group") from error
 
 
 def _arrays(node: Any, name: str) -> tuple[tuple[Any, ...], GroupFacts]:
@@ -136,8 +135,8 @@ def _member(group: Any, path: str, name: str, kind: type = zarr.Array) -> Any:
     try:
         member = group[path]
     except Exception as error:
-        message = f"{name} names {path!r} in its metadata, and it cannot be opened: {type(error).__name__}: {error}"
-        raise SourceError(message) from error
+        what = f"{type(error).__name__}: {reason_of(error)}"
+        raise SourceError(f"{name} names {path!r} in its metadata, and it cannot be opened: {what}") from error
     if not isinstance(member, kind):
         raise SourceError(f"{name} names {path!r} in its metadata, which is no {kind.__name__.lower()}")
     return member

@@ -13,7 +13,7 @@ import numpy as np
 import zarr
 from zarr.storage import MemoryStore
 
-from urst_tiles.errors import InputError, StoreError
+from urst_tiles.errors import InputError, StoreError, reason_of
 from urst_tiles.geometry import Window
 from urst_tiles.objects import client_errors
 from urst_tiles.sources.base import Pixels
@@ -312,5 +312,4 @@ def _key(level: int, row: int, col: int) -> str:
 def _reason(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"{error} is missing"
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return reason_of(error)

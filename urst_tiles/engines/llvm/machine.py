@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from urst_tiles.errors import InputError
+from urst_tiles.errors import InputError, reason_of
 
 __all__ = ["Processor", "Program", "UntranslatedError", "is_installed", "known_processor", "processor", "translated"]
 
@@ -114,7 +114,7 @@ def translated(program: Callable[[Any], str], shape: Hashable, arguments: tuple[
         engine = binding.create_mcjit_compiler(module, machine)
         engine.finalize_object()
     except (RuntimeError, OSError) as error:
-        raise UntranslatedError(" ".join(str(error).split())[:200]) from error
+        raise UntranslatedError(reason_of(error)) from error
     kinds = {"ptr": ctypes.c_void_p, "i64": ctypes.c_int64}
     function = ctypes.CFUNCTYPE(None, *[kinds[str(each)] for each in arguments])
     return Program(engine, function(engine.get_function_address(NAME)))
