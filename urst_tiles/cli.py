@@ -184,7 +184,7 @@ def stylize_command(
 @app.command("plan")
 def plan_command(
     source: Input,
-    target: Annotated[str | None, typer.Argument(metavar="[OUTPUT]", help="Counts the export of a TIFF.")] = None,
+    target: Annotated[str | None, typer.Argument(metavar="[OUTPUT]", help="Counts its export; an unfinished run there keeps its windows.")] = None,
     network: Network = None,
     weights: Weights = None,
     style: Style = None,
