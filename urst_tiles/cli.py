@@ -31,6 +31,7 @@ from urst_tiles.cli_options import (
     NoData,
     Output,
     OutputProfile,
+    PlanOutput,
     Precision,
     PreserveColor,
     Quiet,
@@ -184,7 +185,7 @@ def stylize_command(
 @app.command("plan")
 def plan_command(
     source: Input,
-    target: Annotated[str | None, typer.Argument(metavar="[OUTPUT]", help="Counts its export; an unfinished run there keeps its windows.")] = None,
+    target: PlanOutput = None,
     network: Network = None,
     weights: Weights = None,
     style: Style = None,

@@ -28,6 +28,7 @@ __all__ = [
     "NoData",
     "Output",
     "OutputProfile",
+    "PlanOutput",
     "Precision",
     "PreserveColor",
     "Quiet",
@@ -50,6 +51,12 @@ Output = Annotated[
     str,
     typer.Argument(
         metavar="OUTPUT", help="Result: .zarr (path or URL), .tif, .ome.tif, .cog.tif, .dzi, .png, .jpg, .webp."
+    ),
+]
+PlanOutput = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="[OUTPUT]", help="Its export is counted; an unfinished run that stands there keeps its windows."
     ),
 ]
 Network = Annotated[
