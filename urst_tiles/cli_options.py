@@ -56,7 +56,7 @@ Output = Annotated[
 PlanOutput = Annotated[
     str | None,
     typer.Argument(
-        metavar="[OUTPUT]", help="Its export is counted; an unfinished run that stands there keeps its windows."
+        metavar="OUTPUT", help="Its export is counted; an unfinished run that stands there keeps its windows."
     ),
 ]
 Network = Annotated[

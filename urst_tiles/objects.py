@@ -51,15 +51,18 @@ def _advised() -> Iterator[None]:
     try:
         with client_errors():
             yield
-    except (FileNotFoundError, FileExistsError, NotADirectoryError):
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, _AdvisedError):
         raise
     except OSError as error:
-        raise _advice(error) from error
+        raise _AdvisedError(error) from error
 
 
-def _advice(error: OSError) -> OSError:
-    reason = " ".join(str(error.strerror or error).split()) or type(error).__name__
-    return OSError(f"{reason.rstrip('.')}. When that is mended, the same command goes on")
+class _AdvisedError(OSError):
+    """A failure, in one line that says what to do."""
+
+    def __init__(self, error: OSError) -> None:
+        reason = " ".join(str(error.strerror or error).split()) or type(error).__name__
+        super().__init__(f"{reason.rstrip('.')}. When that is mended, the same command goes on")
 
 
 class Objects:
@@ -109,7 +112,7 @@ class Objects:
             try:
                 files.pipe_file(f"{root}/{key}", joined.getvalue())
             except FileNotFoundError as error:  # no such bucket
-                raise _advice(error) from error
+                raise _AdvisedError(error) from error
 
     def create(self, key: str, data: bytes) -> bool:
         """Store an object where there is none; False where there is one.
