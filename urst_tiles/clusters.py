@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import dask
+import distributed.core
 import torch
 from distributed import Client, LocalCluster, Nanny, Scheduler, SpecCluster
 
@@ -70,9 +71,21 @@ _HUSH = _Hush()
 
 
 @contextlib.contextmanager
+def _forgotten() -> Iterator[None]:
+    """Of a cluster that has closed nothing is left. Dask remembers of every method of its servers whether it answers by
+    itself, and with the method the server, for good (``core._expects_comm``)."""
+    try:
+        yield
+    finally:
+        forget = getattr(getattr(distributed.core, "_expects_comm", None), "cache_clear", None)
+        if forget is not None:
+            forget()
+
+
+@contextlib.contextmanager
 def local_client(threads: int) -> Iterator[Client]:
     """A Dask cluster inside this process: threads, no spilling, no dashboard."""
-    with _HUSH, contextlib.ExitStack() as stack:
+    with _HUSH, _forgotten(), contextlib.ExitStack() as stack:
         with _STARTING, dask.config.set(_CONFIG):
             cluster = LocalCluster(
                 n_workers=1,
@@ -102,7 +115,7 @@ def local_workers(count: int, threads: int, *, device: str = "auto") -> Iterator
     config = {**_CONFIG, "distributed.nanny.pre-spawn-environ": cores}
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "port": 0, "dashboard_address": _NOWHERE}}
     workers = {number: _worker(threads, worker_environment(number, gpus)) for number in range(count)}
-    with _HUSH, contextlib.ExitStack() as stack:
+    with _HUSH, _forgotten(), contextlib.ExitStack() as stack:
         with _STARTING, dask.config.set(config), _deaf_children():
             cluster = stack.enter_context(
                 SpecCluster(workers=workers, scheduler=scheduler, silence_logs=False, name="urst-tiles")

@@ -11,6 +11,8 @@ from torch import nn
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_aggregate
 
+from urst_tiles.networks.tracing import sources_forgotten
+
 __all__ = ["Joined"]
 
 
@@ -20,6 +22,11 @@ class Joined(GraphModule):
     torch's own writes its code, and whoever reads that traces it again. To trace, torch patches nn.Module for the whole
     process, and networks that run there in other threads meanwhile fail.
     """
+
+    def recompile(self) -> Any:
+        """torch's, which keeps no text of it."""
+        with sources_forgotten():
+            return super().recompile()
 
     def __reduce__(self) -> tuple[Any, ...]:
         layers = nn.Module()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import linecache
 import threading
 import warnings
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.fx.config
+import torch.fx.graph_module
 from torch import nn
 from torch.fx import Graph, Node
 
@@ -26,6 +28,7 @@ __all__ = [
     "copy_sharing_weights",
     "operation",
     "recording",
+    "sources_forgotten",
 ]
 
 _Module = TypeVar("_Module", bound=nn.Module)
@@ -58,7 +61,8 @@ def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
         NetworkError: the module cannot be recorded, for example because it branches on pixel values.
     """
     weight = next((t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()), torch.empty(0))
-    image = torch.zeros(1, dtype=weight.dtype, device=weight.device).expand(1, 3, side, side)
+    # One number in memory, and no view of it: what torch makes of a view and its base is never freed again.
+    image = torch.empty_strided((1, 3, side, side), (0, 0, 0, 0), dtype=weight.dtype, device=weight.device)
     try:
         with recording(), _no_stack_traces():
             # A copy: torch puts tensors without values in the place of its weights, and others may be running it.
@@ -81,10 +85,24 @@ def capture(module: nn.Module, side: int = PROBE_SIDE) -> Recording:
 
 @contextlib.contextmanager
 def recording() -> Iterator[None]:
-    """Around torch.export: by one thread at a time, and nothing of it reaches the others."""
-    with TRACING, torch.no_grad(), warnings.catch_warnings(), _backends_left_alone():
+    """Around torch.export: by one thread at a time, nothing of it reaches the others, and nothing of it stays."""
+    with TRACING, torch.no_grad(), warnings.catch_warnings(), _backends_left_alone(), sources_forgotten():
         warnings.simplefilter("ignore")  # FutureWarnings of torch about its own internals
         yield
+
+
+@contextlib.contextmanager
+def sources_forgotten() -> Iterator[None]:
+    """torch writes a graph as Python each time that it makes or changes one, and keeps the text of each for tracebacks,
+    for good."""
+    texts: dict[str, str] = getattr(getattr(torch.fx.graph_module, "_loader", None), "eval_cache", {})
+    before = set(texts)
+    try:
+        yield
+    finally:
+        for name in set(texts) - before:
+            texts.pop(name, None)
+            linecache.cache.pop(name, None)
 
 
 @contextlib.contextmanager
