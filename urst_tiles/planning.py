@@ -179,7 +179,8 @@ def plan_run(
     ``begun`` is the unfinished run that is to be gone on with: what ``options`` leave open is as it has it.
     """
     made = _planned(source, network, options, deployment, begun, time_it=time_it, settle=settle)
-    free_cycles()  # of engines that were tried: the run's own comes beside them
+    if time_it:
+        free_cycles()  # of the engine that was tried
     return made
 
 
@@ -284,7 +285,10 @@ def _fit_engine(
         if not settle:
             return fitting, _UNTRIED if fitting.engine in ("llvm", "openvino") else ()
         # bfloat16 is off by levels wherever it is computed: that was asked for.
-        reason = why_not(network, fitting.engine) if options.precision == "float32" else None
+        reason = None
+        if options.precision == "float32" and fitting.engine in ("llvm", "openvino"):
+            reason = why_not(network, fitting.engine)
+            free_cycles()  # of the engine that was tried: the run's own comes beside it
         if reason is None:
             return fitting, tuple(f"{each}: another engine runs it" for each in refused)
         if len(engines) == 1:  # it was asked for, or is that of a run that has begun
