@@ -50,7 +50,8 @@ class RunOptions:
     """Raises InputError when a value is out of range."""
 
     window: int | None = None
-    # side of a window, in pixels; None: 1064, grown or shrunk as the network's halo and the memory budget ask
+    # side of a window, in pixels; None: 1064, grown or shrunk as the network's halo and the memory budget ask, or that
+    # of an unfinished run that is gone on with
     halo: int | None = None
     # in pixels; None: derived from the network's graph. Less than that leaves seams
     region: Window | tuple[int, int, int, int] | str | None = None
@@ -79,7 +80,8 @@ class RunOptions:
     device: str = "auto"
     # "auto", "cpu", "cuda" or "cuda:N"
     engine: Literal["auto", "torch", "compile", "openvino", "llvm"] = "auto"
-    # what runs the network; "auto": on a CPU LLVM or OpenVINO, where one is installed, agrees and pays, else PyTorch
+    # what runs the network; "auto": on a CPU LLVM or OpenVINO, where one is installed, agrees and pays, else PyTorch;
+    # or what an unfinished run has
     precision: Literal["auto", "float32", "tf32", "bfloat16", "float16"] = "auto"
     # of the network's arithmetic; "auto" is float32: a lossy one is used only where it is asked for
     output_profile: Literal["source", "srgb"] = "source"
